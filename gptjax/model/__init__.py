@@ -1,0 +1,15 @@
+"""GPT-2 as pure functions of a config and a dict of arrays.
+
+The only package that imports flax. Names of arrays end in their axes:
+
+    B batch    T time (queries)    S time (keys, cache slots)    L layers
+    D width    H heads             K head width                  F MLP width
+    V vocabulary
+"""
+
+from gptjax.model.cache import apply_cached as apply_cached
+from gptjax.model.cache import init_cache as init_cache
+from gptjax.model.config import Config as Config
+from gptjax.model.gpt import apply as apply
+from gptjax.model.gpt import init as init
+from gptjax.model.gpt import shapes as shapes

@@ -1,0 +1,87 @@
+"""Decoding with a key-value cache."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptjax.model import gpt, layers
+from gptjax.model.config import Config
+
+Cache = dict[str, jax.Array]
+
+
+def init_cache(
+    config: Config, *, sequences: int, slots: int, dtype: Any = jnp.float32
+) -> Cache:
+    """An empty cache: `keys` and `values`, each LBSHK with B `sequences`, S `slots`."""
+    shape = (config.n_layer, sequences, slots, config.n_head, config.head_width)
+    return {"keys": jnp.zeros(shape, dtype), "values": jnp.zeros(shape, dtype)}
+
+
+def apply_cached(
+    config: Config,
+    params: gpt.Params,
+    tokens_BT: jax.Array,
+    cache: Cache,
+    *,
+    start: jax.Array | int,
+    positions_BT: jax.Array,
+    is_real_BS: jax.Array,
+    dtype: Any = jnp.float32,
+) -> tuple[jax.Array, Cache]:
+    """The logits after the last of some new tokens, and the cache that holds them too.
+
+    Prompts of different lengths are padded on the left, so that all of them end in
+    the same slot.
+
+    Args:
+      tokens_BT: the new tokens, written to the slots `start` to `start` + T.
+      positions_BT: their places in their own sequences, below n_positions.
+      is_real_BS: bool, False for the slots that hold padding.
+
+    Returns:
+      logits_BV in float32, and the cache.
+    """
+    slots = cache["keys"].shape[2]
+    query_slots_T = start + jnp.arange(tokens_BT.shape[1])
+    causal_TS = jnp.arange(slots)[None] <= query_slots_T[:, None]
+    mask_BTS = causal_TS[None] & is_real_BS[:, None]
+
+    trunk_def, block_def = gpt.graphdefs(config, dtype)
+    trunk_params, blocks_params = gpt.split_params(params)
+    trunk = gpt.merge(trunk_def, trunk_params)
+
+    def run_block(carry, per_layer):
+        # The cache is carried and written in place: as a scanned input and output
+        # it would be copied whole for every token.
+        x_BTD, cache = carry
+        block_params, layer = per_layer
+
+        def attend(q_BTHK, k_BTHK, v_BTHK):
+            def update(cache_LBSHK, new_BTHK):
+                where = (layer, 0, start, 0, 0)
+                new_LBTHK = new_BTHK[None].astype(cache_LBSHK.dtype)
+                return jax.lax.dynamic_update_slice(cache_LBSHK, new_LBTHK, where)
+
+            cache["keys"] = update(cache["keys"], k_BTHK)
+            cache["values"] = update(cache["values"], v_BTHK)
+            return layers.attention(
+                q_BTHK,
+                cache["keys"][layer],
+                cache["values"][layer],
+                mask_BTS=mask_BTS,
+                scale=gpt.attention_scale(config, layer),
+                upcast=config.reorder_and_upcast_attn,
+                dropout=lambda x: x,
+            )
+
+        cache = dict(cache)
+        x_BTD = gpt.merge(block_def, block_params)(x_BTD, attend, (None, None))
+        return (x_BTD, cache), None
+
+    x_BTD = trunk.embed_tokens(tokens_BT, positions_BT)
+    (x_BTD, cache), _ = jax.lax.scan(
+        run_block, (x_BTD, dict(cache)), (blocks_params, jnp.arange(config.n_layer))
+    )
+    return trunk.logits(x_BTD[:, -1]), cache

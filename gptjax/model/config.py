@@ -1,0 +1,67 @@
+"""The architecture of a GPT-2: the fields that change its computation."""
+
+import dataclasses
+
+from gptjax import errors
+from gptjax.model import activations
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The fields of Hugging Face's `GPT2Config` that change the computation.
+
+    Names, meanings and defaults are those of `transformers.GPT2Config`. Hashable,
+    so that it can be a static argument of `jax.jit`.
+    """
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    activation_function: str = "gelu_new"
+    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    reorder_and_upcast_attn: bool = False
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self):
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+            if getattr(self, name) < 1:
+                raise errors.UserError(
+                    f"{name} is {getattr(self, name)}; it must be at least 1"
+                )
+        if self.n_embd % self.n_head:
+            raise errors.UserError(
+                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}"
+            )
+        if self.activation_function not in activations.ACTIVATIONS:
+            raise errors.UserError(
+                f"activation_function {self.activation_function!r} is not one of "
+                + ", ".join(sorted(activations.ACTIVATIONS))
+            )
+        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise errors.UserError(
+                    f"{name} is {getattr(self, name)}; it must be between 0 and 1"
+                )
+
+    @property
+    def head_width(self) -> int:
+        """K: the width of one attention head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """F: the width of the MLP's hidden layer."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    def without_dropout(self) -> "Config":
+        """The same architecture with all three dropout rates at 0."""
+        return dataclasses.replace(self, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)

@@ -1,0 +1,168 @@
+"""The parts of a GPT-2: attention, MLP, block, embeddings, as NNX modules.
+
+Radford et al., "Language Models are Unsupervised Multitask Learners", 2019. The
+modules hold weights and shapes; what differs between training and decoding (masks,
+caches, dropout keys) is handed in, so that both run the same code.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gptjax.model import activations
+from gptjax.model.config import Config
+
+# Given q_BTHK, k_BTHK and v_BTHK of one layer: what each query gathers, as BTHK.
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def attention(
+    q_BTHK: jax.Array,
+    k_BSHK: jax.Array,
+    v_BSHK: jax.Array,
+    *,
+    mask_BTS: jax.Array,
+    scale: jax.Array | float,
+    upcast: bool,
+    dropout: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Scaled dot-product attention; the softmax is always taken in float32.
+
+    Args:
+      mask_BTS: bool, True where the query at T may see the key at S; B may be 1.
+      scale: what the scores are multiplied by.
+      upcast: whether the scores themselves are computed in float32 too (Hugging
+        Face's `reorder_and_upcast_attn`).
+      dropout: applied to the attention probabilities.
+
+    Returns:
+      The gathered values, BTHK.
+    """
+    if upcast:
+        q_BTHK, k_BSHK = q_BTHK.astype(jnp.float32), k_BSHK.astype(jnp.float32)
+    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK).astype(jnp.float32)
+    scores_BHTS = scores_BHTS * scale
+    # The lowest finite number and not -inf: a query that sees no key (padding) then
+    # gathers an average instead of NaN, which would reach the gradients.
+    lowest = jnp.finfo(jnp.float32).min
+    scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS, lowest)
+    weights_BHTS = dropout(jax.nn.softmax(scores_BHTS).astype(v_BSHK.dtype))
+    return jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK)
+
+
+def _linear(config: Config, inputs, outputs, *, scaled: bool, dtype, rngs: nnx.Rngs):
+    """A linear layer with GPT-2's init; `scaled` on the residual path.
+
+    The residual projections start smaller by sqrt(2 L), one factor for every
+    addition to the residual stream, so that its variance does not grow with depth.
+    """
+    deviation = config.initializer_range
+    if scaled:
+        deviation /= (2 * config.n_layer) ** 0.5
+    return nnx.LinearGeneral(
+        inputs,
+        outputs,
+        axis=tuple(range(-len(inputs), 0)),
+        kernel_init=nnx.initializers.normal(deviation),
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def layer_norm(config: Config, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm with statistics in float32 and the two-pass variance that torch uses."""
+    return nnx.LayerNorm(
+        config.n_embd,
+        epsilon=config.layer_norm_epsilon,
+        use_fast_variance=False,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def dropout(rate: float, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    """`x` with entries dropped at `rate`; without a key, `x` itself."""
+    return nnx.Dropout(rate)(x, deterministic=key is None, rngs=key)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with one fused projection for q, k and v."""
+
+    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+        linear = functools.partial(_linear, config, dtype=dtype, rngs=rngs)
+        heads = (config.n_head, config.head_width)
+        self.qkv = linear((config.n_embd,), (3, *heads), scaled=False)
+        self.out = linear(heads, (config.n_embd,), scaled=True)
+
+    def __call__(self, x_BTD: jax.Array, attend: Attend) -> jax.Array:
+        q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(self.qkv(x_BTD), -3, 0)
+        return self.out(attend(q_BTHK, k_BTHK, v_BTHK))
+
+
+class MLP(nnx.Module):
+    """Two linear layers with the activation between them."""
+
+    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+        linear = functools.partial(_linear, config, dtype=dtype, rngs=rngs)
+        self.activation = activations.ACTIVATIONS[config.activation_function]
+        self.up = linear((config.n_embd,), (config.mlp_width,), scaled=False)
+        self.down = linear((config.mlp_width,), (config.n_embd,), scaled=True)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        return self.down(self.activation(self.up(x_BTD)))
+
+
+class Block(nnx.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+        self.rate = config.resid_pdrop
+        self.ln_1 = layer_norm(config, dtype=dtype, rngs=rngs)
+        self.attn = Attention(config, dtype=dtype, rngs=rngs)
+        self.ln_2 = layer_norm(config, dtype=dtype, rngs=rngs)
+        self.mlp = MLP(config, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x_BTD: jax.Array, attend: Attend, keys: tuple[jax.Array | None, ...]
+    ) -> jax.Array:
+        attended_BTD = self.attn(self.ln_1(x_BTD), attend)
+        x_BTD = x_BTD + dropout(self.rate, attended_BTD, keys[0])
+        return x_BTD + dropout(self.rate, self.mlp(self.ln_2(x_BTD)), keys[1])
+
+
+class Trunk(nnx.Module):
+    """All that is not repeated: embeddings, final norm, head."""
+
+    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+        self.dtype = dtype
+
+        def table(rows):
+            init = nnx.initializers.normal(config.initializer_range)
+            return nnx.Embed(
+                rows, config.n_embd, embedding_init=init, dtype=dtype, rngs=rngs
+            )
+
+        self.embed = nnx.Dict(
+            tokens=table(config.vocab_size), positions=table(config.n_positions)
+        )
+        self.ln_f = layer_norm(config, dtype=dtype, rngs=rngs)
+        if not config.tie_word_embeddings:
+            # (V, D), not (D, V): the layout that checkpoints store and that a tied
+            # head has, so that both read alike.
+            self.head = table(config.vocab_size)
+
+    def embed_tokens(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        return self.embed.tokens(tokens_BT) + self.embed.positions(positions_BT)
+
+    def logits(self, x_BTD: jax.Array) -> jax.Array:
+        """Scores of the next token, BTV in float32, whatever the compute dtype."""
+        head = getattr(self, "head", self.embed.tokens)
+        return jnp.einsum(
+            "...D,VD->...V",
+            self.ln_f(x_BTD),
+            head.embedding[...].astype(self.dtype),
+            preferred_element_type=jnp.float32,
+        )

@@ -1,0 +1,137 @@
+"""The mesh, the rules that split params over it, and placement of arrays.
+
+Params lie on a mesh of three axes. A batch is split over `data` and `fsdp`; weights
+are split over `fsdp` (and gathered for use, layer by layer) and over `tensor`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gptjax import errors, tree
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+# The vocabulary is odd in most checkpoints (50257): split the width instead.
+PARAM_RULES: tree.Rules = (
+    (r"(embed/tokens|embed/positions|head)/embedding", P(None, ("fsdp", "tensor"))),
+    (r"blocks/attn/qkv/kernel", P(None, "fsdp", None, "tensor", None)),
+    (r"blocks/attn/qkv/bias", P(None, None, "tensor", None)),
+    (r"blocks/attn/out/kernel", P(None, "tensor", None, "fsdp")),
+    (r"blocks/mlp/up/kernel", P(None, "fsdp", "tensor")),
+    (r"blocks/mlp/up/bias", P(None, "tensor")),
+    (r"blocks/mlp/down/kernel", P(None, "tensor", "fsdp")),
+    (r"blocks/(attn/out|mlp/down|ln_1|ln_2)/(bias|scale)", P()),
+    (r"ln_f/(bias|scale)", P()),
+)
+
+
+def make_mesh(
+    *,
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """A mesh over all devices, with axes `data`, `fsdp` and `tensor`.
+
+    Args:
+      data, fsdp, tensor: sizes of the axes; one of them may be -1, "the rest".
+      devices: all of the process group's, unless given.
+
+    Raises:
+      UserError: if the sizes do not multiply to the number of devices.
+    """
+    sizes = [data, fsdp, tensor]
+    count = len(jax.devices() if devices is None else devices)
+    wanted = ", ".join(f"{a} {s}" for a, s in zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise errors.UserError(f"mesh: {wanted}: sizes are positive, one may be -1")
+    rest = math.prod(size for size in sizes if size != -1)
+    sizes = [count // rest if size == -1 else size for size in sizes]
+    if math.prod(sizes) != count:
+        raise errors.UserError(f"mesh: {wanted} does not use all {count} devices")
+    # Auto axes: with Explicit ones, JAX's present default, nnx.Embed fails.
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays ABT: accumulation steps, batch, time."""
+    return NamedSharding(mesh, P(None, BATCH_AXES))
+
+
+def constrain_batch(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """A function that keeps an array B... split over its first axis alone.
+
+    Without it the partitioner may follow the weights' sharding into the
+    activations and move those instead of gathering weights.
+    """
+    sharding = NamedSharding(mesh, P(BATCH_AXES))
+    return lambda x: jax.lax.with_sharding_constraint(x, sharding)
+
+
+def check_batch(mesh: Mesh, sequences: int, *, key: str) -> None:
+    """Raises a `UserError` naming `key` unless the mesh divides a batch evenly."""
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if sequences % parts:
+        raise errors.UserError(
+            f"{key}: {sequences} sequences do not divide over data x fsdp = {parts} "
+            "devices"
+        )
+
+
+def param_shardings(mesh: Mesh, params: Any, rules: tree.Rules = PARAM_RULES) -> Any:
+    """A tree like `params` of the leaves' shardings.
+
+    Args:
+      params: a tree of arrays or `jax.ShapeDtypeStruct`.
+      rules: (regex of the slash path, PartitionSpec).
+
+    Raises:
+      UserError: a dimension that the mesh does not divide, naming the leaf.
+    """
+    flat = tree.flatten(params)
+    # The rules speak of every leaf that a model may have; which of them this one
+    # has (a head of its own, say) is the model's business.
+    present = [r for r in rules if any(tree.covers(r[0], path) for path in flat)]
+    specs = tree.match(present, flat, table="sharding rules")
+    for path, leaf in flat.items():
+        for size, axes in zip(leaf.shape, specs[path], strict=False):
+            axes = (axes,) if isinstance(axes, str) else axes or ()
+            parts = math.prod(mesh.shape[axis] for axis in axes)
+            if size % parts:
+                raise errors.UserError(
+                    f"{path} {leaf.shape}: its dimension of {size} does not divide "
+                    f"over {' x '.join(axes)} = {parts} devices"
+                )
+    return tree.unflatten(
+        {path: NamedSharding(mesh, spec) for path, spec in specs.items()}
+    )
+
+
+def place(arrays: Any, shardings: Any) -> Any:
+    """Host arrays that every process holds whole, put where `shardings` say.
+
+    Each process hands over only the parts that its own devices keep, so that this
+    works on many hosts too.
+    """
+
+    def put(array, sharding):
+        array = np.asarray(array)
+        return jax.make_array_from_callback(
+            array.shape, sharding, lambda index: array[index]
+        )
+
+    return jax.tree.map(put, arrays, shardings)
