@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -135,3 +136,13 @@ def place(arrays: Any, shardings: Any) -> Any:
         )
 
     return jax.tree.map(put, arrays, shardings)
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """The whole array on this host, wherever its parts lie.
+
+    A collective where other processes hold some of it: then all must call it.
+    """
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)

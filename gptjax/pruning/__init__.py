@@ -1,1 +1,1 @@
-""""""
+"""Rounds of pruning: scores, ranking, rewinding, controls, reports."""

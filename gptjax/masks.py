@@ -1,0 +1,168 @@
+"""Which weights survive: bool trees shaped like params, and what keeps zeros zero.
+
+A tree of masks has exactly the structure of params. A prunable leaf has a bool array
+of its shape and sharding, True where the weight survives; every other leaf has the
+scalar True.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import safetensors
+import safetensors.numpy
+
+from gptjax import errors, sharding, tree
+
+Masks = dict[str, Any]
+
+
+def freeze_pruned() -> optax.GradientTransformationExtraArgs:
+    """Zeroes the updates of pruned weights.
+
+    Belongs at both ends of a chain: first, so that pruned weights add nothing to
+    the clipped gradient norm or to the optimizer's moments; last, so that weight
+    decay and leftover momentum cannot revive them.
+
+    Returns:
+      A stateless transformation whose `update` needs the keyword `masks`, a tree
+      like `params` of bool arrays, True where the weight survives.
+    """
+
+    def update(updates, state, params=None, *, masks, **extra):
+        del params, extra
+        return apply(updates, masks), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def apply(params: Any, masks: Masks) -> Any:
+    """`params`, or anything shaped like them, with pruned entries exactly 0.
+
+    Selects and does not multiply, since 0 * NaN is NaN.
+    """
+
+    def select(mask, leaf):
+        if not is_prunable(mask):
+            return leaf
+        return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
+
+    return jax.tree.map(select, masks, params)
+
+
+def is_prunable(mask: Any) -> bool:
+    """Whether a leaf of masks belongs to a prunable leaf of params."""
+    return jnp.ndim(mask) > 0
+
+
+def dense(params: Any, prunable: tree.Rules) -> Masks:
+    """Masks under which every weight survives.
+
+    Args:
+      params: a tree of arrays; the masks of prunable leaves are sharded as they are.
+      prunable: rules (regex of the slash path, whether it may be pruned).
+    """
+
+    def ones(path, leaf, may_be_pruned):
+        if not may_be_pruned:
+            return jnp.asarray(True)
+        if leaf.ndim < 2:
+            raise errors.UserError(
+                f"pruning.prunable: {path} {leaf.shape} holds one number a layer; only "
+                "weights of at least two dimensions can be pruned"
+            )
+        return jnp.ones(leaf.shape, bool, device=leaf.sharding)
+
+    rules = tree.match_tree(prunable, params, table="pruning.prunable")
+    return tree.map_with_path(ones, params, rules)
+
+
+def survivors(masks: Masks) -> dict[str, np.ndarray]:
+    """How many weights survive in each layer of each prunable leaf.
+
+    Returns:
+      Slash path -> int64 array (L,), or (1,) for a leaf outside the blocks.
+    """
+    prunable = {
+        path: mask for path, mask in tree.flatten(masks).items() if is_prunable(mask)
+    }
+    counts = _count({path: by_layer(path, mask) for path, mask in prunable.items()})
+    return {
+        path: np.asarray(sharding.to_host(count), np.int64)
+        for path, count in counts.items()
+    }
+
+
+@jax.jit
+def _count(layers: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return jax.tree.map(
+        lambda x: x.sum(tuple(range(1, x.ndim)), dtype=jnp.int32), layers
+    )
+
+
+def by_layer(path: str, leaf: jax.Array) -> jax.Array:
+    """`leaf` with its first axis counting layers, of which an unstacked leaf has one."""
+    return leaf if path.startswith("blocks/") else leaf[None]
+
+
+def layer_sizes(masks: Masks) -> dict[str, np.ndarray]:
+    """How many weights each layer of each prunable leaf has, as `survivors` gives."""
+    sizes = {}
+    for path, mask in tree.flatten(masks).items():
+        if is_prunable(mask):
+            layers = mask.shape[0] if path.startswith("blocks/") else 1
+            sizes[path] = np.full(layers, mask.size // layers, np.int64)
+    return sizes
+
+
+def sparsity(masks: Masks) -> float:
+    """The fraction of prunable weights that are pruned."""
+    alive = sum(int(count.sum()) for count in survivors(masks).values())
+    total = sum(int(size.sum()) for size in layer_sizes(masks).values())
+    return 1 - alive / total if total else 0.0
+
+
+def save(path: pathlib.Path, masks: Masks) -> None:
+    """Writes masks as a safetensors file of one packed bit a weight.
+
+    Each prunable leaf is a uint8 tensor named by its slash path, bits in the order
+    of `numpy.packbits`; its shape stands in the file's metadata.
+    """
+    packed, shapes = {}, {}
+    for name, mask in tree.flatten(masks).items():
+        if is_prunable(mask):
+            packed[name] = np.packbits(sharding.to_host(mask))
+            shapes[name] = "x".join(map(str, mask.shape))
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".part")
+        safetensors.numpy.save_file(packed, beside, metadata=shapes)
+        beside.rename(path)
+
+
+def load(path: pathlib.Path, params: Any) -> Masks:
+    """Masks that `save` wrote, placed as the leaves of `params` are.
+
+    Raises:
+      UserError: if the file does not fit `params`.
+    """
+    flat = tree.flatten(params)
+    masks = {name: jnp.asarray(True) for name in flat}
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            for name, shape in (file.metadata() or {}).items():
+                shape = tuple(map(int, shape.split("x")))
+                if name not in flat or flat[name].shape != shape:
+                    has = flat[name].shape if name in flat else "no such leaf"
+                    raise errors.UserError(
+                        f"{path}: a mask for {name} {shape}, where the model has {has}"
+                    )
+                bits = np.unpackbits(file.get_tensor(name), count=flat[name].size)
+                mask = bits.astype(bool).reshape(shape)
+                masks[name] = sharding.place(mask, flat[name].sharding)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise errors.UserError(f"{path}: not a masks file: {error}") from error
+    return tree.unflatten(masks)

@@ -1,0 +1,271 @@
+"""Prunes exactly the k lowest scores, without sorting and without gathering.
+
+Scores become uint32 keys of the same order, and the k-th lowest key is found by
+bisection: 32 counts of "how many keys lie below t", each a sum that stays where the
+array is sharded. Ties at that key break by index (leaf in order of its path, then
+layer, then place in the layer), found by a second bisection over indices.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import errors, masks, sharding, tree
+
+# Slash path -> one number for each layer of the leaf.
+PerLayer = dict[str, np.ndarray]
+
+
+def prune_to(
+    scores: Any, current: masks.Masks, *, sparsity: float, scope: str
+) -> masks.Masks:
+    """Masks of the given sparsity, nested in `current`, that drop the lowest scores.
+
+    Args:
+      scores: a tree like params; those of prunable leaves are ranked as float32.
+      current: the masks so far; pruned weights stay pruned and count first.
+      sparsity: fraction of prunable weights to be pruned after this. The count is
+        `round(sparsity * n)`, as in `torch.nn.utils.prune`.
+      scope: "global" ranks all weights together; "layer" each layer of each leaf on
+        its own, to the same sparsity each.
+
+    Raises:
+      UserError: a NaN score, or a sparsity below that of `current`.
+    """
+    sizes = masks.layer_sizes(current)
+    if scope == "layer":
+        counts = {path: _rounded(sparsity, size) for path, size in sizes.items()}
+        return prune_counts(scores, current, counts)
+    total = sum(int(size.sum()) for size in sizes.values())
+    return _prune(scores, current, round(sparsity * total))
+
+
+def prune_counts(scores: Any, current: masks.Masks, counts: PerLayer) -> masks.Masks:
+    """`prune_to` with the number of pruned weights given for each layer of each leaf."""
+    return _prune(scores, current, counts)
+
+
+def _rounded(sparsity: float, sizes: np.ndarray) -> np.ndarray:
+    return np.array([round(sparsity * int(size)) for size in sizes], np.int64)
+
+
+def _prune(scores: Any, current: masks.Masks, counts: PerLayer | int) -> masks.Masks:
+    flat_masks = {
+        path: mask
+        for path, mask in tree.flatten(current).items()
+        if masks.is_prunable(mask)
+    }
+    flat_scores = {
+        path: score
+        for path, score in tree.flatten(scores).items()
+        if path in flat_masks
+    }
+    if not flat_masks:
+        raise errors.UserError("pruning.prunable: the rules leave nothing to prune")
+    for path, is_nan in _any_nan(flat_scores).items():
+        if is_nan:
+            raise errors.UserError(f"{path}: its scores hold a NaN; nothing was pruned")
+
+    sizes = masks.layer_sizes(current)
+    alive = masks.survivors(current)
+    already = {path: sizes[path] - alive[path] for path in sizes}
+    _check_nested(already, counts)
+
+    def below(thresholds: PerLayer) -> PerLayer:
+        return _on_host(_count_below(flat_scores, flat_masks, _as_uint32(thresholds)))
+
+    thresholds = _kth_lowest(below, sizes, counts)
+    under = below(thresholds)
+    level = {
+        path: below_next - under[path]
+        for path, below_next in below(
+            {path: t + 1 for path, t in thresholds.items()}
+        ).items()
+    }
+    take = _share_out(counts, under, level)
+    stops = _tie_stops(flat_scores, flat_masks, thresholds, take, level, sizes)
+
+    drop = _dropper(tuple((path, mask.sharding) for path, mask in flat_masks.items()))
+    new = drop(flat_scores, flat_masks, _as_uint32(thresholds), _as_uint32(stops))
+    return tree.unflatten({**tree.flatten(current), **new})
+
+
+def _check_nested(already: PerLayer, counts: PerLayer | int) -> None:
+    if isinstance(counts, int):
+        done = sum(int(count.sum()) for count in already.values())
+        if counts < done:
+            raise errors.UserError(
+                f"pruning to {counts} weights, where {done} are pruned already"
+            )
+        return
+    for path, count in counts.items():
+        if (count < already[path]).any():
+            layer = int(np.argmax(count < already[path]))
+            raise errors.UserError(
+                f"{path} layer {layer}: pruning to {count[layer]} weights, where "
+                f"{already[path][layer]} are pruned already"
+            )
+
+
+def _kth_lowest(below, sizes: PerLayer, counts: PerLayer | int) -> PerLayer:
+    """The largest key t, in each group, below which no more than k keys lie.
+
+    A group is a layer where `counts` says k for each, everything where it is one
+    number.
+    """
+    low = {path: np.zeros(size.shape, np.int64) for path, size in sizes.items()}
+    high = {path: np.full(size.shape, 2**32, np.int64) for path, size in sizes.items()}
+    for _ in range(32):
+        middle = {path: (low[path] + high[path]) // 2 for path in low}
+        found = below(middle)
+        if isinstance(counts, int):
+            fits_all = sum(int(count.sum()) for count in found.values()) <= counts
+            fits = {
+                path: np.full(count.shape, fits_all) for path, count in found.items()
+            }
+        else:
+            fits = {path: found[path] <= counts[path] for path in found}
+        for path in low:
+            low[path] = np.where(fits[path], middle[path], low[path])
+            high[path] = np.where(fits[path], high[path], middle[path])
+    return low
+
+
+def _share_out(counts: PerLayer | int, under: PerLayer, level: PerLayer) -> PerLayer:
+    """How many of the tied keys each layer gives, the earlier layers first."""
+    if not isinstance(counts, int):
+        return {path: counts[path] - under[path] for path in under}
+    left = counts - sum(int(count.sum()) for count in under.values())
+    take = {}
+    for path, ties in level.items():
+        before = np.cumsum(ties) - ties
+        take[path] = np.clip(left - before, 0, ties)
+        left -= int(take[path].sum())
+    return take
+
+
+def _tie_stops(scores, current, thresholds, take, level, sizes) -> PerLayer:
+    """The index in each layer before which tied keys are pruned."""
+    stops = {path: np.where(take[path] == level[path], sizes[path], 0) for path in take}
+    open_ = {path: (take[path] > 0) & (take[path] < level[path]) for path in take}
+    if not any(is_open.any() for is_open in open_.values()):
+        return stops
+    low, high = {p: np.zeros_like(s) for p, s in sizes.items()}, dict(sizes)
+    for _ in range(32):
+        middle = {path: (low[path] + high[path]) // 2 for path in low}
+        found = _on_host(
+            _count_ties(scores, current, _as_uint32(thresholds), _as_uint32(middle))
+        )
+        for path in low:
+            enough = found[path] >= take[path]
+            high[path] = np.where(enough, middle[path], high[path])
+            low[path] = np.where(enough, low[path], middle[path])
+    return {path: np.where(open_[path], high[path], stops[path]) for path in stops}
+
+
+def _as_uint32(numbers: PerLayer) -> dict[str, np.ndarray]:
+    # 2**32 itself is never needed: no key exceeds that of +inf, no layer has more
+    # weights than that.
+    return {
+        path: np.minimum(n, 2**32 - 1).astype(np.uint32) for path, n in numbers.items()
+    }
+
+
+def _on_host(counts: dict[str, jax.Array]) -> PerLayer:
+    return {
+        path: np.asarray(sharding.to_host(count), np.int64)
+        for path, count in counts.items()
+    }
+
+
+def _keys(score: jax.Array, mask: jax.Array) -> jax.Array:
+    """uint32 of the same order as the float32 scores; 0 for what is pruned already."""
+    score = score.astype(jnp.float32)
+    score = jnp.where(score == 0, 0.0, score)  # -0.0 ties with 0.0
+    bits = jax.lax.bitcast_convert_type(score, jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    ordered = jnp.where(bits & sign, ~bits, bits | sign)
+    return jnp.where(mask, ordered, jnp.uint32(0))
+
+
+def _spread(per_layer: jax.Array, like: jax.Array) -> jax.Array:
+    """A number for each layer, broadcast over the layer's weights."""
+    return per_layer.reshape((-1,) + (1,) * (like.ndim - 1))
+
+
+def _indices(like: jax.Array) -> jax.Array:
+    """Each weight's place in its layer, counted in C order, as uint32."""
+    index = jnp.zeros(like.shape, jnp.uint32)
+    stride = 1
+    for axis in range(like.ndim - 1, 0, -1):
+        along = jax.lax.broadcasted_iota(jnp.uint32, like.shape, axis)
+        index += along * jnp.uint32(stride)
+        stride *= like.shape[axis]
+    return index
+
+
+def _per_layer(is_counted: jax.Array) -> jax.Array:
+    return is_counted.sum(tuple(range(1, is_counted.ndim)), dtype=jnp.int32)
+
+
+def _each(function, scores, current, *numbers):
+    """`function(keys, *numbers)` for each leaf, layers on the first axis."""
+    found = {}
+    for path, score in scores.items():
+        keys = _keys(masks.by_layer(path, score), masks.by_layer(path, current[path]))
+        spread = [_spread(number[path], keys) for number in numbers]
+        found[path] = function(keys, *spread)
+    return found
+
+
+@jax.jit
+def _any_nan(scores):
+    return {path: jnp.isnan(score).any() for path, score in scores.items()}
+
+
+@jax.jit
+def _count_below(scores, current, thresholds):
+    return _each(
+        lambda keys, threshold: _per_layer(keys < threshold),
+        scores,
+        current,
+        thresholds,
+    )
+
+
+@jax.jit
+def _count_ties(scores, current, thresholds, stops):
+    return _each(
+        lambda keys, threshold, stop: _per_layer(
+            (keys == threshold) & (_indices(keys) < stop)
+        ),
+        scores,
+        current,
+        thresholds,
+        stops,
+    )
+
+
+@functools.cache
+def _dropper(shardings):
+    """The jitted last step, whose masks come out sharded as they went in."""
+
+    def drop(scores, current, thresholds, stops):
+        survives = _each(
+            lambda keys, threshold, stop: (
+                (keys > threshold)
+                | ((keys == threshold) & (_indices(keys) >= stop) & (keys > 0))
+            ),
+            scores,
+            current,
+            thresholds,
+            stops,
+        )
+        return {
+            path: survives[path].reshape(mask.shape) for path, mask in current.items()
+        }
+
+    return jax.jit(drop, out_shardings=dict(shardings))
