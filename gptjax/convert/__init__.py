@@ -1,1 +1,7 @@
-""""""
+"""Checkpoints in and out: Hugging Face folders and gptjax folders."""
+
+from gptjax.convert.exporting import save as save
+from gptjax.convert.hf_config import read_config as read_config
+from gptjax.convert.importing import load as load
+from gptjax.convert.locate import resolve as resolve
+from gptjax.convert.native import save_native as save_native

@@ -1,0 +1,71 @@
+"""Which files of a Hugging Face folder hold the weights, and what is in them."""
+
+import pathlib
+from collections.abc import Mapping
+
+from gptjax import errors
+from gptjax.convert import hf_config, names, safetensors_file, tensors, torch_bin
+
+# In the order in which transformers looks for them.
+WEIGHTS = (
+    ("model.safetensors", safetensors_file.read),
+    ("model.safetensors.index.json", safetensors_file.read),
+    ("pytorch_model.bin", torch_bin.read),
+    ("pytorch_model.bin.index.json", torch_bin.read),
+)
+
+
+def open_folder(folder: pathlib.Path) -> Mapping[str, tensors.Tensor]:
+    """Every tensor of the checkpoint in `folder` by its name, prefix filled in.
+
+    Raises:
+      UserError: no weights, a missing or broken file, an index and shards that do
+        not agree, a tensor that is there twice.
+    """
+    present = [(file, read) for file, read in WEIGHTS if (folder / file).is_file()]
+    if not present:
+        wanted = ", ".join(file for file, _ in WEIGHTS)
+        raise errors.UserError(f"{folder}: holds no weights; looked for {wanted}")
+    file, read = present[0]
+    if file.endswith(".index.json"):
+        found = _open_shards(folder / file, read)
+    else:
+        found = read(folder / file)
+    result: dict[str, tensors.Tensor] = {}
+    for name, tensor in found.items():
+        full = names.canonical(name)
+        if full in result:
+            raise errors.UserError(
+                f"{tensor.file.path}: {full} is there twice, with and without its "
+                f"prefix {names.PREFIX!r}"
+            )
+        result[full] = tensor
+    return result
+
+
+def _open_shards(index: pathlib.Path, read) -> dict[str, tensors.Tensor]:
+    """The tensors of all the shards that an index names."""
+    weight_map = hf_config.read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(shard, str) and pathlib.Path(shard).name == shard
+        for shard in weight_map.values()
+    ):
+        raise errors.UserError(f"{index}: has no weight_map of names to file names")
+    result = {}
+    for shard in sorted(set(weight_map.values())):
+        path = index.parent / shard
+        if not path.is_file():
+            raise errors.UserError(
+                f"{index}: names the shard {shard}, which is missing"
+            )
+        for name, tensor in read(path).items():
+            if weight_map.get(name) != shard:
+                said = weight_map.get(name, "in no shard")
+                raise errors.UserError(f"{path}: holds {name}; the index has it {said}")
+            result[name] = tensor
+    missing = sorted(weight_map.keys() - result.keys())
+    if missing:
+        raise errors.UserError(
+            f"{index}: {missing[0]} is not in its shard {weight_map[missing[0]]}"
+        )
+    return result

@@ -1,0 +1,166 @@
+"""Config and params -> a Hugging Face folder, tensor by tensor."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import errors, model, sharding, tree
+from gptjax.convert import folders, hf_config, names, safetensors_file, tensors
+
+
+def save(
+    folder: str | pathlib.Path,
+    config: model.Config,
+    params: Any,
+    *,
+    like: str | pathlib.Path | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Writes a folder that stock transformers loads, without custom code.
+
+    Tensors are gathered and written one by one, so that the host never holds a
+    second copy of the model. Where params are spread over several processes all of
+    them must call this; the first one writes.
+
+    Args:
+      folder: replaced, if it holds a model written before; appears whole or not at
+        all.
+      params: of any of the dtypes float32, float16 and bfloat16, which are kept.
+      like: the model folder whose tokenizer, generation_config.json and fields of
+        config.json outside `model.Config` are kept.
+      max_shard_bytes: a checkpoint larger than that is split into files of at most
+        that many bytes of tensors; only a single larger tensor exceeds it.
+
+    Raises:
+      UserError: the folder is `like` itself, holds anything else, or cannot be
+        written.
+      ValueError: params that are not those of `config`.
+    """
+    like = None if like is None else pathlib.Path(like)
+    flat = check(config, params)
+    order = names.in_hf_order(config)
+    entries = [
+        safetensors_file.Entry(name, np.dtype(flat[leaf.path].dtype), leaf.hf_shape)
+        for name, leaf, _ in order
+    ]
+    places = {name: (leaf, place) for name, leaf, place in order}
+    shards = _split(entries, max_shard_bytes)
+    with folders.replacing(pathlib.Path(folder), source=like) as staging:
+        is_writer = jax.process_index() == 0
+        for file_name, shard in shards.items():
+            with _opened(staging / file_name if is_writer else None) as write:
+                shard = safetensors_file.in_file_order(shard)
+                write(safetensors_file.header(shard))
+                for entry in shard:
+                    leaf, place = places[entry.name]
+                    array = _gather(flat[leaf.path], leaf, place)
+                    # Not every numpy knows bfloat16 as a buffer; all know bytes.
+                    write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        if is_writer:
+            if len(shards) > 1:
+                _write_index(staging, shards)
+            dtype = widest([entry.dtype for entry in entries])
+            folders.write_sidecars(staging, config, dtype=dtype, like=like)
+
+
+def check(config: model.Config, params: Any) -> dict[str, Any]:
+    """The leaves of params by slash path, checked to be those of `config`.
+
+    Raises:
+      ValueError: other leaves or shapes than those of `config`.
+      UserError: a dtype that checkpoints do not have.
+    """
+    flat = tree.flatten(params)
+    shapes = {leaf.path: leaf.shape for leaf in names.leaves(config)}
+    if {path: leaf.shape for path, leaf in flat.items()} != shapes:
+        wrong = sorted(
+            path
+            for path in flat.keys() | shapes.keys()
+            if path not in flat or flat[path].shape != shapes.get(path)
+        )
+        raise ValueError(f"params are not those of {config}: {', '.join(wrong)}")
+    for path, leaf in flat.items():
+        if np.dtype(leaf.dtype) not in tensors.FLOATING:
+            raise errors.UserError(
+                f"{path} is of dtype {leaf.dtype}; checkpoints hold float32, float16 "
+                "and bfloat16"
+            )
+    return flat
+
+
+def widest(dtypes: list[np.dtype]) -> np.dtype:
+    """The dtype that holds every number of all of them."""
+    return dtypes[0] if len(set(dtypes)) == 1 else np.dtype(np.float32)
+
+
+def _gather(leaf: Any, entry: names.Leaf, place: int) -> np.ndarray:
+    """One Hugging Face tensor of a leaf, on this host.
+
+    Always a fresh array: reading a sharded one as numpy would keep what was
+    gathered for as long as the params themselves live.
+    """
+    if isinstance(leaf, jax.Array):
+        if entry.is_stacked:
+            part = jax.lax.dynamic_index_in_dim(leaf, np.int32(place), keepdims=False)
+        else:
+            part = jnp.array(leaf, copy=True)
+        array = sharding.to_host(part)
+    else:
+        array = np.asarray(leaf)[place] if entry.is_stacked else np.asarray(leaf)
+    return array.reshape(entry.hf_shape)
+
+
+def _split(
+    entries: list[safetensors_file.Entry], max_shard_bytes: int
+) -> Mapping[str, list[safetensors_file.Entry]]:
+    """The entries by file name, in files named as transformers names them."""
+    if max_shard_bytes < 1:
+        raise errors.UserError(
+            f"max_shard_bytes is {max_shard_bytes}; it must be at least 1"
+        )
+    shards: list[list[safetensors_file.Entry]] = [[]]
+    filled = 0
+    for entry in entries:
+        if shards[-1] and filled + entry.nbytes > max_shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(entry)
+        filled += entry.nbytes
+    if len(shards) == 1:
+        return {"model.safetensors": shards[0]}
+    return {
+        f"model-{number:05}-of-{len(shards):05}.safetensors": shard
+        for number, shard in enumerate(shards, start=1)
+    }
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path | None) -> Iterator[Any]:
+    """A function that writes bytes to `path`, or drops them where there is none."""
+    if path is None:
+        yield lambda data: None
+        return
+    with path.open("wb") as file:
+        yield file.write
+
+
+def _write_index(
+    folder: pathlib.Path, shards: Mapping[str, list[safetensors_file.Entry]]
+) -> None:
+    """model.safetensors.index.json: which file holds which tensor."""
+    entries = [entry for shard in shards.values() for entry in shard]
+    values = {
+        "metadata": {
+            "total_parameters": sum(e.nbytes // e.dtype.itemsize for e in entries),
+            "total_size": sum(e.nbytes for e in entries),
+        },
+        "weight_map": {
+            entry.name: file for file, shard in shards.items() for entry in shard
+        },
+    }
+    hf_config.write_json(folder / "model.safetensors.index.json", values)

@@ -1,0 +1,131 @@
+"""Model folders: what lies in them beside the weights, and how one is written.
+
+A folder appears whole or not at all: it is written beside its place under another
+name and then renamed.
+"""
+
+import contextlib
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from gptjax import errors, model
+from gptjax.convert import hf_config
+
+GENERATION = "generation_config.json"
+PARAMS = "params"
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.txt",
+)
+_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+
+
+@contextlib.contextmanager
+def replacing(
+    folder: pathlib.Path, *, source: pathlib.Path | None
+) -> Iterator[pathlib.Path]:
+    """A folder to write into, which takes the place of `folder` at the end.
+
+    All processes of a run take part; the first one makes and renames folders.
+
+    Args:
+      source: where the model came from, which must not be overwritten.
+
+    Raises:
+      UserError: `folder` is the source, or holds something that gptjax does not
+        write, or cannot be written.
+    """
+    folder = pathlib.Path(folder).absolute()
+    staging = folder.with_name(f".{folder.name}.partial")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    is_first = jax.process_index() == 0
+    try:
+        if is_first:
+            _check_replaceable(folder, source)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in (staging, replaced):
+                shutil.rmtree(leftover, ignore_errors=True)
+            staging.mkdir()
+        _wait_for_all(f"{folder} begun")
+        yield staging
+        _wait_for_all(f"{folder} written")
+        if is_first:
+            if folder.exists():
+                folder.rename(replaced)
+            staging.rename(folder)
+            shutil.rmtree(replaced, ignore_errors=True)
+        _wait_for_all(f"{folder} in place")
+    except OSError as error:
+        reason = error.strerror or error
+        raise errors.UserError(f"{folder}: cannot be written: {reason}") from error
+    finally:
+        if is_first:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_replaceable(folder: pathlib.Path, source: pathlib.Path | None) -> None:
+    """Raises a `UserError` if replacing `folder` would lose something."""
+    if source is not None and folder.resolve() == pathlib.Path(source).resolve():
+        raise errors.UserError(f"{folder}: is the source too; write to another folder")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise errors.UserError(f"{folder}: is a file; a model is written to a folder")
+    ours = {hf_config.FILE, GENERATION, PARAMS, *TOKENIZER}
+    for entry in sorted(folder.iterdir()):
+        if entry.name not in ours and not _WEIGHTS.fullmatch(entry.name):
+            raise errors.UserError(
+                f"{folder}: holds {entry.name}, which would be lost; write to a new "
+                "folder"
+            )
+
+
+def _wait_for_all(what: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def write_sidecars(
+    folder: pathlib.Path,
+    config: model.Config,
+    *,
+    dtype: Any,
+    like: pathlib.Path | None,
+) -> None:
+    """config.json, generation_config.json and the tokenizer's files, if `like` has any.
+
+    Args:
+      dtype: of the weights.
+      like: the model folder whose token ids, labels and tokenizer are kept.
+    """
+    source = {}
+    if like is not None:
+        like = pathlib.Path(like)
+        if not (like / hf_config.FILE).is_file():
+            raise errors.UserError(f"{like}: holds no {hf_config.FILE} to go by")
+        source = hf_config.read_json(like / hf_config.FILE)
+    values = hf_config.to_values(config, dtype=dtype, like=source)
+    hf_config.write_json(folder / hf_config.FILE, values)
+    if like is not None and (like / GENERATION).is_file():
+        shutil.copyfile(like / GENERATION, folder / GENERATION)
+    else:
+        kept = ("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version")
+        generation = {key: values[key] for key in kept if values.get(key) is not None}
+        generation["_from_model_config"] = True
+        hf_config.write_json(folder / GENERATION, generation)
+    for name in TOKENIZER:
+        if like is not None and (like / name).is_file():
+            shutil.copyfile(like / name, folder / name)

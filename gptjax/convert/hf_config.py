@@ -1,0 +1,202 @@
+"""config.json of a Hugging Face folder <-> `model.Config`.
+
+A field that changes what a GPT-2 computes is either in `model.Config` or refused
+here: a checkpoint is never read as a model that it is not.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gptjax import errors, model
+
+FILE = "config.json"
+
+# `GPT2Config.attribute_map`: other names that transformers reads fields by.
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
+# Fields, of any transformers version, that leave the language model's logits and
+# loss alone: other heads, decoding, labels, bookkeeping.
+HARMLESS = re.compile(
+    r"summary_\w+|\w+_token_id|(_?num_labels|id2label|label2id|problem_type)"
+    r"|architectures|dtype|torch_dtype|transformers_version|_?name_or_path"
+    r"|_commit_hash|_?attn_implementation(_\w+)?|finetuning_task|task_specific_params"
+    r"|tokenizer_class|prefix|use_cache|return_dict|output_\w+|is_decoder|torchscript"
+    r"|gradient_checkpointing|predict_special_tokens|keys_to_ignore_at_inference"
+    r"|(max|min)_(new_tokens|length)|do_sample|early_stopping|num_(beams|beam_groups)"
+    r"|diversity_penalty|temperature|top_[kp]|typical_p|(repetition|length)_penalty"
+    r"|(encoder_)?no_repeat_ngram_size|bad_words_ids|num_return_sequences"
+    r"|return_dict_in_generate|remove_invalid_values|(begin_)?suppress_tokens"
+    r"|exponential_decay_length_penalty"
+)
+
+# Fields that are implemented at one value only, that of a plain GPT-2.
+FIXED = {
+    "model_type": "gpt2",
+    "add_cross_attention": False,
+    "chunk_size_feed_forward": 0,
+    "is_encoder_decoder": False,
+    "n_special": 0,
+    "pruned_heads": {},
+    "tie_encoder_decoder": False,
+    "use_bfloat16": False,
+}
+
+# What transformers writes beside the fields of `model.Config`.
+STOCK = {
+    "add_cross_attention": False,
+    "model_type": "gpt2",
+    "pad_token_id": None,
+    "summary_activation": None,
+    "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": True,
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "use_cache": True,
+}
+_STOCK_END_OF_TEXT = 50256
+
+_FIELDS = {field.name: field for field in dataclasses.fields(model.Config)}
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      UserError: no such file, or not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise errors.UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise errors.UserError(f"{path}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise errors.UserError(f"{path}: holds no JSON object")
+    return values
+
+
+def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+    """Writes `values` as transformers lays out its JSON files."""
+    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_config(folder: str | pathlib.Path) -> model.Config:
+    """The architecture of the checkpoint in `folder`.
+
+    Raises:
+      UserError: config.json is missing or broken, or has a field that gptjax does
+        not know or does not implement at that value.
+    """
+    path = pathlib.Path(folder) / FILE
+    if not path.is_file():
+        raise errors.UserError(f"{folder}: holds no {FILE}, so it is no model folder")
+    return parse(read_json(path), where=str(path))
+
+
+def parse(values: Mapping[str, Any], *, where: str) -> model.Config:
+    """`read_config` of the values in a config.json; `where` begins error messages."""
+    fields: dict[str, Any] = {}
+    for key, value in values.items():
+        name = ALIASES.get(key, key)
+        if name in _FIELDS:
+            if fields.setdefault(name, value) != value:
+                raise errors.UserError(
+                    f"{where}: {name} is given twice, as {fields[name]!r} and {value!r}"
+                )
+        elif name in FIXED:
+            if value is not None and value != FIXED[name]:
+                raise errors.UserError(
+                    f"{where}: {key} is {value!r}; gptjax implements only "
+                    f"{FIXED[name]!r}"
+                )
+        elif name == "n_ctx":
+            # An old twin of n_positions, checked below.
+            continue
+        elif value is not None and not HARMLESS.fullmatch(key):
+            raise errors.UserError(
+                f"{where}: {key} is {value!r}; gptjax knows no such field of a GPT-2"
+            )
+    for name, value in fields.items():
+        fields[name] = _typed(_FIELDS[name], value, where=where)
+    try:
+        config = model.Config(**fields)
+    except errors.UserError as error:
+        raise errors.UserError(f"{where}: {error}") from error
+    if values.get("n_ctx") not in (None, config.n_positions):
+        raise errors.UserError(
+            f"{where}: n_ctx is {values['n_ctx']!r}; it must equal n_positions, "
+            f"{config.n_positions}"
+        )
+    return config
+
+
+def _typed(field: dataclasses.Field, value: Any, *, where: str) -> Any:
+    """`value` as the type of `field`; an integer will do for a float."""
+    kinds = {int: int, float: (int, float), bool: bool, str: str}
+    if value is None and field.default is None:
+        return None
+    wanted = int if field.default is None else field.type
+    is_right = isinstance(value, kinds[wanted])
+    if isinstance(value, bool) and wanted is not bool:
+        is_right = False
+    if not is_right or (wanted is float and not math.isfinite(value)):
+        raise errors.UserError(
+            f"{where}: {field.name} is {value!r}; it must be of type {wanted.__name__}"
+        )
+    if field.default is None and value < 1:
+        raise errors.UserError(
+            f"{where}: {field.name} is {value}; it must be at least 1"
+        )
+    return wanted(value)
+
+
+def to_values(
+    config: model.Config, *, dtype: Any, like: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The values of a config.json that stock transformers loads.
+
+    Args:
+      dtype: of the weights.
+      like: the values of a source's config.json; what says nothing about the
+        architecture (token ids, labels, task parameters) is kept from it.
+    """
+    like = {} if like is None else like
+    values = dict(STOCK)
+    for name in ("bos_token_id", "eos_token_id"):
+        # transformers' default, where the vocabulary has it.
+        is_known = config.vocab_size > _STOCK_END_OF_TEXT
+        values[name] = _STOCK_END_OF_TEXT if is_known else None
+    values |= {key: value for key, value in like.items() if HARMLESS.fullmatch(key)}
+    for name, field in _FIELDS.items():
+        value = getattr(config, name)
+        values[name] = float(value) if field.type is float else value
+    values["architectures"] = ["GPT2LMHeadModel"]
+    values["dtype"] = np.dtype(dtype).name
+    values.pop("torch_dtype", None)
+    # Of the layout written here, not of the source's.
+    version = _transformers_version()
+    if version is not None:
+        values["transformers_version"] = version
+    return values
+
+
+def _transformers_version() -> str | None:
+    """The installed version, without the seconds that importing it takes."""
+    try:
+        return importlib.metadata.version("transformers")
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,96 @@
+"""MODEL, as a user names it -> the folder that holds it."""
+
+import pathlib
+import re
+
+from gptjax import errors
+from gptjax.convert import checkpoint_files, folders, hf_config
+
+PACKAGED = "packaged"
+_PACKAGED_FOLDER = pathlib.Path(__file__).parent.parent / "assets" / "gpt2-austen"
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def resolve(name: str | pathlib.Path) -> pathlib.Path:
+    """The model folder that `name` means.
+
+    Args:
+      name: a Hugging Face or gptjax folder, a run folder (its `export/` is meant),
+        `packaged` for the checkpoint that comes with gptjax, or a name on the
+        Hugging Face hub, which is downloaded once.
+
+    Raises:
+      UserError: nothing of that name; what was looked for is told.
+    """
+    folder = pathlib.Path(name).expanduser()
+    if str(name) == PACKAGED:
+        return _PACKAGED_FOLDER
+    if folder.is_dir():
+        return _in_folder(folder)
+    if folder.exists():
+        raise errors.UserError(
+            f"{name}: is a file; a model is a folder with {hf_config.FILE} in it"
+        )
+    if not _HUB_NAME.fullmatch(str(name)):
+        raise errors.UserError(f"{name}: there is no such folder")
+    return _download(str(name))
+
+
+def _in_folder(folder: pathlib.Path) -> pathlib.Path:
+    """The model of an existing folder: itself or, of a run folder, its export."""
+    if (folder / hf_config.FILE).is_file():
+        return folder
+    export = folder / "export"
+    if (export / hf_config.FILE).is_file():
+        return export
+    if (folder / "config.yaml").is_file():
+        raise errors.UserError(
+            f"{folder}: this run has no export/ yet; start it again to finish it"
+        )
+    raise errors.UserError(
+        f"{folder}: no model; looked for {hf_config.FILE} and for the export/ of a run"
+    )
+
+
+def _download(name: str) -> pathlib.Path:
+    """The local copy of a model on the hub, only those files that gptjax reads."""
+    import huggingface_hub
+    import huggingface_hub.errors
+
+    sidecars = [hf_config.FILE, folders.GENERATION, *folders.TOKENIZER]
+    safetensors = ["model.safetensors", "model-*.safetensors*"]
+    safetensors.append("model.safetensors.index.json")
+    pickles = [
+        "pytorch_model.bin",
+        "pytorch_model-*.bin",
+        "pytorch_model.bin.index.json",
+    ]
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name, allow_patterns=sidecars + safetensors
+        )
+        weights = [file for file, _ in checkpoint_files.WEIGHTS]
+        if not any((pathlib.Path(folder) / file).is_file() for file in weights):
+            # The older format, and not both: they hold the same weights.
+            folder = huggingface_hub.snapshot_download(
+                name, allow_patterns=sidecars + pickles
+            )
+    except (
+        huggingface_hub.errors.HFValidationError,
+        huggingface_hub.errors.RepositoryNotFoundError,
+    ) as error:
+        raise errors.UserError(
+            f"{name}: neither a folder here nor a model on the Hugging Face hub that "
+            "you may read"
+        ) from error
+    except (
+        huggingface_hub.errors.HfHubHTTPError,
+        huggingface_hub.errors.LocalEntryNotFoundError,
+        huggingface_hub.errors.OfflineModeIsEnabled,
+        OSError,
+    ) as error:
+        raise errors.UserError(
+            f"{name}: no such folder here, and the Hugging Face hub cannot be reached "
+            "or has no such model in its local cache"
+        ) from error
+    return pathlib.Path(folder)

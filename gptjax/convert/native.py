@@ -1,0 +1,98 @@
+"""The gptjax folder: a model folder whose weights orbax keeps as stacked leaves.
+
+Each process writes and reads the parts of its own devices, which a Hugging Face
+folder cannot offer. config.json and the tokenizer are those of a Hugging Face
+folder.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptjax import errors, model, tree
+from gptjax.convert import exporting, folders
+
+# How much orbax may hold on the host beside the arrays themselves.
+_IN_FLIGHT_GB = 1
+
+
+def is_native(folder: pathlib.Path) -> bool:
+    """Whether `folder` is a gptjax folder."""
+    return (folder / folders.PARAMS).is_dir()
+
+
+def save_native(
+    folder: str | pathlib.Path,
+    config: model.Config,
+    params: Any,
+    *,
+    like: str | pathlib.Path | None = None,
+) -> None:
+    """Writes a gptjax folder; arguments and errors are those of `exporting.save`."""
+    import orbax.checkpoint as ocp
+
+    like = None if like is None else pathlib.Path(like)
+    flat = exporting.check(config, params)
+    with folders.replacing(pathlib.Path(folder), source=like) as staging:
+        handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_IN_FLIGHT_GB)
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(staging / folders.PARAMS, tree.unflatten(flat))
+        if jax.process_index() == 0:
+            dtype = exporting.widest([np.dtype(leaf.dtype) for leaf in flat.values()])
+            folders.write_sidecars(staging, config, dtype=dtype, like=like)
+
+
+def load(
+    folder: pathlib.Path,
+    config: model.Config,
+    *,
+    shardings: Callable[[Any], Any] | None,
+    dtype: Any,
+) -> Any:
+    """The params of a gptjax folder; arguments are those of `importing.load`.
+
+    Raises:
+      UserError: a broken folder, or leaves that are not those of its config.
+    """
+    import orbax.checkpoint as ocp
+
+    path = (folder / folders.PARAMS).absolute()
+    shapes = tree.flatten(model.shapes(config))
+    placed = {}
+    if shardings is not None:
+        placed = tree.flatten(shardings(model.shapes(config)))
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=_IN_FLIGHT_GB)
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            stored = tree.flatten(checkpointer.metadata(path).item_metadata.tree)
+            _check_leaves(path, stored, shapes)
+            args = {
+                leaf: ocp.ArrayRestoreArgs(
+                    sharding=placed.get(leaf, default),
+                    dtype=stored[leaf].dtype if dtype is None else np.dtype(dtype),
+                )
+                for leaf in shapes
+            }
+            return checkpointer.restore(path, restore_args=tree.unflatten(args))
+    except (ValueError, OSError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise errors.UserError(
+            f"{path}: truncated or corrupt: {reason:.300}"
+        ) from error
+
+
+def _check_leaves(path: pathlib.Path, stored: Any, shapes: Any) -> None:
+    """Raises a `UserError` unless `stored` has the leaves and shapes of `shapes`."""
+    for leaf in sorted(stored.keys() ^ shapes.keys()):
+        problem = "is missing" if leaf in shapes else "is no leaf of this model"
+        raise errors.UserError(f"{path}: {leaf} {problem}")
+    for leaf, metadata in stored.items():
+        if tuple(metadata.shape) != shapes[leaf].shape:
+            raise errors.UserError(
+                f"{path}: {leaf} has shape {tuple(metadata.shape)}; by the config it "
+                f"must be {shapes[leaf].shape}"
+            )
