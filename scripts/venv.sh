@@ -45,7 +45,7 @@ make_venv() {
     fi
     if [ "$(cat "$stamps$extras" 2>/dev/null)" != "$wanted" ]; then
         echo "installing gptjax$extras into $root/.venv" >&2
-        "$python" -m pip install --quiet --disable-pip-version-check -e "$root$extras"
+        "$python" -m pip install -qq --disable-pip-version-check -e "$root$extras"
         # Written last: an interrupted installation is then taken up again. With
         # extras goes the plain installation, too.
         echo "$wanted" | tee "$stamps" >"$stamps$extras"

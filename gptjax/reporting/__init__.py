@@ -1,1 +1,10 @@
-""""""
+"""What a run folder tells a reader: tables, pictures, an honest account of savings."""
+
+from gptjax.reporting.report import write as write
+from gptjax.reporting.run_folder import Run as Run
+from gptjax.reporting.run_folder import read as read
+from gptjax.reporting.savings import sentences as savings_sentences
+from gptjax.reporting.tables import markdown as markdown
+from gptjax.reporting.tables import rich_table as rich_table
+
+__all__ = ["Run", "markdown", "read", "rich_table", "savings_sentences", "write"]

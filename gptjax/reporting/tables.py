@@ -1,0 +1,108 @@
+"""The rounds of a run as a table: for the terminal, for Markdown, as CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import rich.table
+
+Rounds = Sequence[dict[str, Any]]
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes in decimal units, e.g. `12.4 MB`."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def perplexity_text(value: float | None) -> str:
+    """A perplexity with two decimals; in powers of ten where it is ruined."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.2f}" if value < 1e5 else f"{value:.1e}"
+
+
+def controls(rounds: Rounds) -> list[str]:
+    """The kinds of controls that any round has, in the order of their first use."""
+    return list(dict.fromkeys(kind for r in rounds for kind in r.get("controls") or ()))
+
+
+def control_perplexity(round_: dict[str, Any], kind: str) -> float | None:
+    """The perplexity of a round's control; None where the round has none."""
+    return ((round_.get("controls") or {}).get(kind) or {}).get("perplexity")
+
+
+def cells(rounds: Rounds) -> tuple[list[str], list[list[str]]]:
+    """Column titles and, for each round, the texts under them.
+
+    `sparsity` is of the prunable weights, `of all` of all weights; a control's
+    column is its perplexity; bytes are packed ones and their share of the dense.
+    """
+    kinds = controls(rounds)
+    titles = [
+        "round",
+        "sparsity",
+        "of all",
+        "perplexity",
+        *kinds,
+        "bytes packed",
+    ]
+    rows = [
+        [
+            str(r["round"]),
+            f"{r['sparsity']:.1%}",
+            f"{r['model_sparsity']:.1%}",
+            perplexity_text(r["perplexity"]),
+            *(perplexity_text(control_perplexity(r, kind)) for kind in kinds),
+            f"{bytes_text(r['bytes_packed'])}, "
+            f"{r['bytes_packed'] / r['bytes_dense']:.0%}",
+        ]
+        for r in rounds
+    ]
+    return titles, rows
+
+
+def rich_table(rounds: Rounds) -> "rich.table.Table":
+    """The table for a terminal."""
+    import rich.table
+
+    table = rich.table.Table()
+    titles, rows = cells(rounds)
+    for title in titles:
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown(rounds: Rounds) -> str:
+    """The table in Markdown."""
+    titles, rows = cells(rounds)
+    lines = [titles, ["---:"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_csv(rounds: Rounds) -> str:
+    """The figures behind the table, unrounded, one line for each round."""
+    kinds = controls(rounds)
+    keys = ["round", "target_sparsity", "sparsity", "model_sparsity", "perplexity"]
+    sizes = ["bytes_dense", "bytes_packed"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*keys, *(f"perplexity_{kind}" for kind in kinds), *sizes])
+    for r in rounds:
+        writer.writerow(
+            [
+                *(r.get(key) for key in keys),
+                *(control_perplexity(r, kind) for kind in kinds),
+                *(r[key] for key in sizes),
+            ]
+        )
+    return text.getvalue()
