@@ -126,14 +126,18 @@ class Evaluation(Section):
     batch_sequences: Positive = 8
     limit_tokens: Positive | None = None
     """Only so many tokens from the beginning; None: all."""
+    sample_prompt: str | None = None
+    """What the models before and after go on writing from, for the report."""
+    sample_tokens: Positive = 60
+    """How many tokens they write."""
 
 
 class Rewind(Section):
     """Where the surviving weights go back to before a round trains."""
 
-    to: Annotated[str, pydantic.Field(pattern=r"^(pretrained|none|step:[1-9][0-9]*)$")] = (
-        "pretrained"
-    )
+    to: Annotated[
+        str, pydantic.Field(pattern=r"^(pretrained|none|step:[1-9][0-9]*)$")
+    ] = "pretrained"
     """`pretrained`: the weights that the run started with. `step:<k>`: those after
     step k of round 0 (Frankle et al., arXiv:1912.05671). `none`: train on (Renda
     et al., arXiv:2003.02389)."""

@@ -7,3 +7,15 @@ class UserError(Exception):
     The message says what was wrong, where (file, key, leaf) and what would be
     right. The command line prints it without a traceback and exits with 1.
     """
+
+
+class Stopped(Exception):
+    """The run was told to stop, and did so with its state saved.
+
+    Attributes:
+      signal: the number of the signal; a process so stopped exits with 128 + signal.
+    """
+
+    def __init__(self, message: str, *, signal: int):
+        super().__init__(message)
+        self.signal = signal

@@ -15,7 +15,7 @@ import optax
 import safetensors
 import safetensors.numpy
 
-from gptjax import errors, sharding, tree
+from gptjax import errors, files, sharding, tree
 
 Masks = dict[str, Any]
 
@@ -54,30 +54,44 @@ def apply(params: Any, masks: Masks) -> Any:
 
 
 def is_prunable(mask: Any) -> bool:
-    """Whether a leaf of masks belongs to a prunable leaf of params."""
-    return jnp.ndim(mask) > 0
+    """Whether a leaf of masks, or its shape, belongs to a prunable leaf of params."""
+    return mask.ndim > 0
+
+
+def shapes(params: Any, prunable: tree.Rules) -> Masks:
+    """The masks of `params` as a tree of `jax.ShapeDtypeStruct`.
+
+    Args:
+      params: a tree of arrays or shapes.
+      prunable: rules (regex of the slash path, whether it may be pruned).
+
+    Raises:
+      UserError: a rule that covers no leaf, a leaf that no rule covers, or a
+        prunable leaf without at least two dimensions in each layer's weight.
+    """
+
+    def shape(path, leaf, may_be_pruned):
+        axes_of_a_layer = leaf.ndim - path.startswith("blocks/")
+        if may_be_pruned and axes_of_a_layer < 2:
+            raise errors.UserError(
+                f"pruning.prunable: {path} {leaf.shape} holds vectors; only weights "
+                "of at least two dimensions can be pruned"
+            )
+        return jax.ShapeDtypeStruct(leaf.shape if may_be_pruned else (), bool)
+
+    rules = tree.match_tree(prunable, params, table="pruning.prunable")
+    return tree.map_with_path(shape, params, rules)
 
 
 def dense(params: Any, prunable: tree.Rules) -> Masks:
-    """Masks under which every weight survives.
+    """Masks under which every weight survives, sharded as the arrays of `params`."""
 
-    Args:
-      params: a tree of arrays; the masks of prunable leaves are sharded as they are.
-      prunable: rules (regex of the slash path, whether it may be pruned).
-    """
-
-    def ones(path, leaf, may_be_pruned):
-        if not may_be_pruned:
-            return jnp.asarray(True)
-        if leaf.ndim < 2:
-            raise errors.UserError(
-                f"pruning.prunable: {path} {leaf.shape} holds one number a layer; only "
-                "weights of at least two dimensions can be pruned"
-            )
+    def ones(leaf, mask):
+        if not is_prunable(mask):
+            return np.True_
         return jnp.ones(leaf.shape, bool, device=leaf.sharding)
 
-    rules = tree.match_tree(prunable, params, table="pruning.prunable")
-    return tree.map_with_path(ones, params, rules)
+    return jax.tree.map(ones, params, shapes(params, prunable))
 
 
 def survivors(masks: Masks) -> dict[str, np.ndarray]:
@@ -104,7 +118,7 @@ def _count(layers: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def by_layer(path: str, leaf: jax.Array) -> jax.Array:
-    """`leaf` with its first axis counting layers, of which an unstacked leaf has one."""
+    """`leaf` with layers on its first axis; an unstacked leaf is one layer."""
     return leaf if path.startswith("blocks/") else leaf[None]
 
 
@@ -137,10 +151,8 @@ def save(path: pathlib.Path, masks: Masks) -> None:
             packed[name] = np.packbits(sharding.to_host(mask))
             shapes[name] = "x".join(map(str, mask.shape))
     if jax.process_index() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".part")
-        safetensors.numpy.save_file(packed, beside, metadata=shapes)
-        beside.rename(path)
+        with files.replacing(path) as beside:
+            safetensors.numpy.save_file(packed, beside, metadata=shapes)
 
 
 def load(path: pathlib.Path, params: Any) -> Masks:
@@ -150,7 +162,7 @@ def load(path: pathlib.Path, params: Any) -> Masks:
       UserError: if the file does not fit `params`.
     """
     flat = tree.flatten(params)
-    masks = {name: jnp.asarray(True) for name in flat}
+    masks = dict.fromkeys(flat, np.True_)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             for name, shape in (file.metadata() or {}).items():

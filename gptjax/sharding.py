@@ -146,3 +146,9 @@ def to_host(array: jax.Array) -> np.ndarray:
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)
+
+
+def sync(name: str) -> None:
+    """Waits until every process has come to this place; one process waits for none."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

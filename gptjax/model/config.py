@@ -64,4 +64,6 @@ class Config:
 
     def without_dropout(self) -> "Config":
         """The same architecture with all three dropout rates at 0."""
-        return dataclasses.replace(self, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+        return dataclasses.replace(
+            self, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+        )

@@ -44,7 +44,7 @@ def prune_to(
 
 
 def prune_counts(scores: Any, current: masks.Masks, counts: PerLayer) -> masks.Masks:
-    """`prune_to` with the number of pruned weights given for each layer of each leaf."""
+    """`prune_to` with the number to be pruned given for each layer of each leaf."""
     return _prune(scores, current, counts)
 
 

@@ -1,0 +1,46 @@
+"""Which rounds a run has: their sparsities and their places in the schedule."""
+
+import dataclasses
+
+from gptjax import config
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One round: the sparsity it trains at, from and to which step of the schedule."""
+
+    number: int
+    sparsity: float
+    start: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        """The round's number as its folders are called."""
+        return f"{self.number:02d}"
+
+
+def rewind_step(pruning: config.Pruning) -> int | None:
+    """k where the config says `rewind.to: step:<k>`, else None."""
+    kind, _, step = pruning.rewind.to.partition(":")
+    return int(step) if kind == "step" else None
+
+
+def rounds(settings: config.Run) -> tuple[Round, ...]:
+    """Round 0, which trains the dense model, and one round for each target sparsity.
+
+    With `schedule: restart` every round replays the schedule from the step that the
+    weights were rewound to, up to `training.steps`. With `continue` one schedule
+    spans all rounds, which train as many steps each.
+    """
+    assert settings.pruning is not None
+    steps = settings.training.steps
+    first = rewind_step(settings.pruning) or 0
+    planned = [Round(0, 0.0, 0, steps)]
+    for number, sparsity in enumerate(settings.pruning.targets(), 1):
+        start, end = first, steps
+        if settings.pruning.rewind.schedule == "continue":
+            start = planned[-1].end
+            end = start + steps - first
+        planned.append(Round(number, sparsity, start, end))
+    return tuple(planned)

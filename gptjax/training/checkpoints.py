@@ -1,0 +1,123 @@
+"""Checkpoints of a phase of training: the newest ones and the best one, by orbax."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from gptjax import errors
+from gptjax.training.state import TrainState
+
+
+class Checkpoints:
+    """A folder of checkpoints, one for each of some steps.
+
+    A checkpoint holds step, params and optimizer state, and a small JSON object for
+    what lives outside the state (the place in the data, the best loss so far). Masks
+    are not in it: they do not change within a phase and are stored once, packed.
+
+    Saves are asynchronous and appear whole or not at all: orbax writes beside and
+    renames. A restore may use another mesh than the save.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, keep: int):
+        """Opens the folder, made if need be.
+
+        Args:
+          keep: how many of the newest checkpoints are kept, beside the best.
+        """
+        self.folder = folder
+        best = checkpoint_managers.BestN(
+            get_metric_fn=lambda metrics: metrics["valid_loss"],
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        newest = checkpoint_managers.LatestN(keep)
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [newest, best]
+                ),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def save(
+        self, state: TrainState, extra: dict[str, Any], *, valid_loss: float | None
+    ) -> None:
+        """Starts saving; the state may be donated as soon as this returns.
+
+        Args:
+          extra: JSON-able.
+          valid_loss: where it was measured at this very step, so that the best
+            checkpoint can be told.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_stored(state)),
+                extra=ocp.args.JsonSave(extra),
+            ),
+            metrics=None if valid_loss is None else {"valid_loss": valid_loss},
+        )
+
+    def latest(self) -> int | None:
+        """The newest step that has a whole checkpoint."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """The step with the lowest validation loss, among those that were measured."""
+        return self._manager.best_step()
+
+    def restore(
+        self, step: int, state: TrainState, places: TrainState
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """The state of a step, placed as `places` say, and its `extra`.
+
+        Args:
+          state: gives structure, shapes, dtypes and the masks.
+
+        Raises:
+          UserError: a checkpoint that cannot be read, naming it.
+        """
+        like = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=place
+            ),
+            _stored(state),
+            _stored(places),
+        )
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(like), extra=ocp.args.JsonRestore()
+                ),
+            )
+        except (ValueError, KeyError, OSError, json.JSONDecodeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise errors.UserError(
+                f"{self.folder / str(step)}: the checkpoint cannot be read ({reason}); "
+                "remove that folder to go on from the one before it"
+            ) from error
+        return TrainState(masks=state.masks, **restored["state"]), restored["extra"]
+
+    def wait(self) -> None:
+        """Returns when all that was handed to `save` is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets the folder go."""
+        self._manager.close()
+
+
+def _stored(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "params": state.params, "opt_state": state.opt_state}

@@ -1,0 +1,252 @@
+"""The loop: a phase of training, resumable at any moment."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptjax import data, errors, evaluation, masks, sharding
+from gptjax.training import checkpoints as checkpoints_lib
+from gptjax.training import logs, signals, state
+from gptjax.training.state import TrainState
+from gptjax.training.trainer import Trainer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stretch of training with one set of masks: a round, or a control of it.
+
+    Attributes:
+      name: of its checkpoints and in the logs, e.g. `02` or `02-random`.
+      start, end: steps of the learning-rate schedule.
+      stream: number of its stream of batches and dropout keys; phases with the same
+        number see the same batches.
+      snapshot: called with the params when a step ends that it names.
+    """
+
+    name: str
+    start: int
+    end: int
+    stream: int = 0
+    snapshot: tuple[int, Callable[[Any], None]] | None = None
+
+
+@dataclasses.dataclass
+class _Remembered:
+    """What a phase remembers beside its state; stored with each checkpoint."""
+
+    best_loss: float = math.inf
+    evaluations_without_better: int = 0
+    data: Any = None
+
+
+def fit(
+    trainer: Trainer,
+    phase: Phase,
+    *,
+    load_params: Callable[[], Any],
+    weight_masks: masks.Masks,
+) -> tuple[TrainState, evaluation.Perplexity | None]:
+    """Trains a phase to its end, from its newest checkpoint if there is one.
+
+    Args:
+      load_params: gives the placed params to start from; called only if needed.
+      weight_masks: placed masks; they are the state's from then on, and a step
+        donates them.
+
+    Returns:
+      The last state (with early stopping, the best one), and its perplexity on the
+      validation text, if there is one.
+
+    Raises:
+      UserError: the loss or a gradient is not finite.
+      Stopped: by SIGTERM or SIGINT, after saving.
+    """
+    checkpoints = checkpoints_lib.Checkpoints(
+        trainer.folder / "checkpoints" / phase.name,
+        keep=trainer.settings.training.keep_checkpoints,
+    )
+    with contextlib.closing(checkpoints):
+        return _Fit(trainer, phase, checkpoints, load_params, weight_masks).run()
+
+
+class _Fit:
+    """One call of `fit`: what it keeps while it runs."""
+
+    def __init__(self, trainer, phase, checkpoints, load_params, weight_masks):
+        self.trainer, self.phase, self.checkpoints = trainer, phase, checkpoints
+        self.settings = trainer.settings.training
+        self.remembered = _Remembered()
+        self.batches = trainer.batches(phase.stream)
+        latest = checkpoints.latest()
+        if latest is None:
+            self.state = state.start(
+                load_params(),
+                weight_masks,
+                trainer.optimizer,
+                step=phase.start,
+                mesh=trainer.mesh,
+            )
+        else:
+            self.state = self._restore(latest, weight_masks)
+        self.step = int(self.state.step)
+        trainer.log.resume(phase.name, self.step)
+        self.pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.result: tuple[int, evaluation.Perplexity] | None = None
+        self._restart_clock()
+
+    def _restore(self, step: int, weight_masks: masks.Masks) -> TrainState:
+        shapes = self.trainer.shapes
+        like = TrainState(
+            step=jax.ShapeDtypeStruct((), jnp.int32),
+            params=shapes,
+            masks=weight_masks,
+            opt_state=jax.eval_shape(self.trainer.optimizer.init, shapes),
+        )
+        restored, extra = self.checkpoints.restore(step, like, self.trainer.places)
+        self.remembered = _Remembered(**extra)
+        self.batches.set_state(self.remembered.data)
+        return restored
+
+    def run(self) -> tuple[TrainState, evaluation.Perplexity | None]:
+        phase, trainer = self.phase, self.trainer
+        self.progress = logs.Progress(
+            phase.name, start=self.step, end=phase.end, is_main=trainer.is_main
+        )
+        key = trainer.stream_key(phase.stream)
+        places = sharding.batch_sharding(trainer.mesh)
+        steps_left = 0 if self._is_exhausted() else phase.end - self.step
+        with signals.StopRequest() as stop, self.progress.shown():
+            with contextlib.closing(data.prefetch(self.batches, places)) as stream:
+                for batch, data_state in itertools.islice(stream, steps_left):
+                    self.remembered.data = data_state
+                    self.state, metrics = trainer.train_step(self.state, batch, key)
+                    self.step += 1
+                    # Read only now, so that the device was given the next step first.
+                    self._read_pending()
+                    self.pending = (self.step, metrics)
+                    self._after_step()
+                    if self._is_exhausted():
+                        break
+                    if stop.reached(self.step):
+                        self._save()
+                        self.checkpoints.wait()
+                        raise errors.Stopped(
+                            f"stopped by {stop.signal.name} after step {self.step} of "
+                            f"{phase.name}; saved, the same command goes on from there",
+                            signal=stop.signal,
+                        )
+            self._finish()
+        return self.state, self.result[1] if self.result else None
+
+    def _is_exhausted(self) -> bool:
+        patience = self.settings.early_stopping_evaluations
+        return bool(patience) and (
+            self.remembered.evaluations_without_better >= patience
+        )
+
+    def _after_step(self) -> None:
+        def is_due(every):
+            return every and self.step % every == 0
+
+        if self.phase.snapshot is not None and self.phase.snapshot[0] == self.step:
+            self._read_pending()
+            self.phase.snapshot[1](self.state.params)
+        if self.step == self.phase.end:
+            return  # _finish evaluates and saves, in that order
+        is_better = is_due(self.settings.evaluate_every_steps) and self._evaluate()
+        if is_better or is_due(self.settings.checkpoint_every_steps):
+            self._save()
+
+    def _finish(self) -> None:
+        self._read_pending()
+        if self._is_exhausted():
+            best = self.checkpoints.best()
+            self.state = self._restore(best, self.state.masks)
+            self.step, self.result = best, None
+            self.progress.say(f"{self.phase.name}: no better; back to step {best}")
+        if self.result is None or self.result[0] != self.step:
+            self._evaluate()
+        self._save()
+        self.checkpoints.wait()
+
+    def _evaluate(self) -> bool:
+        """Measures perplexity; whether it is the best so far."""
+        if self.trainer.valid_tokens is None:
+            return False
+        result = self.trainer.evaluate(self.state.params)
+        self.result = (self.step, result)
+        is_better = result.loss < self.remembered.best_loss
+        if is_better:
+            self.remembered.best_loss = result.loss
+            self.remembered.evaluations_without_better = 0
+        else:
+            self.remembered.evaluations_without_better += 1
+        self.trainer.log.write(
+            self.phase.name,
+            self.step,
+            valid_loss=result.loss,
+            valid_perplexity=result.perplexity,
+        )
+        self.progress.say(
+            f"{self.phase.name} step {self.step}/{self.phase.end} "
+            f"perplexity {result.perplexity:.3f}"
+        )
+        self._restart_clock()
+        return is_better
+
+    def _save(self) -> None:
+        self._read_pending()
+        measured = self.result is not None and self.result[0] == self.step
+        self.checkpoints.save(
+            self.state,
+            dataclasses.asdict(self.remembered),
+            valid_loss=self.result[1].loss if measured else None,
+        )
+
+    def _restart_clock(self) -> None:
+        self.clock, self.clock_step = time.monotonic(), self.step
+
+    def _read_pending(self) -> None:
+        """Fetches, checks and logs the metrics of the last step that was handed out."""
+        if self.pending is None:
+            return
+        (step, metrics), self.pending = self.pending, None
+        values = {name: float(value) for name, value in metrics.items()}
+        if not all(map(math.isfinite, values.values())):
+            last = self.checkpoints.latest()
+            self.checkpoints.wait()
+            raise errors.UserError(self._diverged(step, values, last))
+        is_due = step % self.settings.log_every_steps == 0 or step == self.phase.end
+        if is_due:
+            trainer = self.trainer
+            steps = max(step - self.clock_step, 1)
+            tokens = (
+                trainer.settings.training.batch_sequences
+                * trainer.settings.data.sequence_tokens
+            )
+            seconds = time.monotonic() - self.clock
+            values["tokens_per_second"] = steps * tokens / seconds
+            trainer.log.write(self.phase.name, step, **values)
+            self.clock, self.clock_step = time.monotonic(), step
+        self.progress.step(step, values if is_due else None)
+
+    def _diverged(self, step: int, values: dict[str, float], last: int | None) -> str:
+        bad = ", ".join(
+            f"{name} {value}"
+            for name, value in values.items()
+            if not math.isfinite(value)
+        )
+        folder = self.checkpoints.folder
+        good = "none was saved yet" if last is None else str(folder / str(last))
+        return (
+            f"{self.phase.name} step {step}: {bad} on batch {step - self.phase.start} "
+            f"of stream {self.phase.stream} (seed {self.trainer.settings.seed}); last "
+            f"good checkpoint: {good}"
+        )

@@ -1,0 +1,142 @@
+"""Optax optimizers by name, wrapped so that pruned weights stay zero."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gptjax import config, errors, masks, tree
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+OPTIMIZERS = (
+    "adabelief",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamaxw",
+    "adamw",
+    "adan",
+    "amsgrad",
+    "lamb",
+    "lars",
+    "lion",
+    "nadam",
+    "nadamw",
+    "novograd",
+    "optimistic_adam_v2",
+    "radam",
+    "rmsprop",
+    "sgd",
+    "sign_sgd",
+    "signum",
+    "yogi",
+)
+"""Optax's, but those that need more than gradients (lbfgs, polyak_sgd), that take no
+schedule (fromage, rprop, sm3) or that add noise of their own (noisy_sgd)."""
+
+DECAY_RULES: tree.Rules = (
+    (r".*/(kernel|embedding)", True),
+    (r".*/(bias|scale)", False),
+)
+
+
+def make_schedule(settings: config.Optimizer, *, steps: int) -> Schedule:
+    """The learning rate at each step: a linear warmup, then the decay.
+
+    The warmup reaches the peak at step `warmup_steps`; the decay ends at `steps`, as
+    in `transformers.get_cosine_schedule_with_warmup` where `final_fraction` is 0.
+
+    Args:
+      steps: the length of the whole schedule.
+
+    Raises:
+      UserError: if the warmup does not end before the schedule.
+    """
+    warmup, peak = settings.warmup_steps, settings.learning_rate
+    if warmup and warmup >= steps:
+        raise errors.UserError(
+            f"optimizer.warmup_steps: {warmup} do not end within {steps} steps"
+        )
+    decay_steps = max(steps - warmup, 1)
+    final = settings.final_fraction
+    decay = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, peak * final, decay_steps),
+        "cosine": optax.cosine_decay_schedule(peak, decay_steps, alpha=final),
+    }[settings.schedule]
+    if not warmup:
+        return decay
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, warmup), decay], [warmup]
+    )
+
+
+def make_optimizer(
+    settings: config.Optimizer, schedule: Schedule, params: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a run; its `update` needs the keyword `masks`.
+
+    Args:
+      params: a tree of arrays or shapes, for the table of decayed leaves.
+
+    Raises:
+      UserError: an unknown name, or options that the optimizer does not take.
+    """
+    if settings.name not in OPTIMIZERS:
+        raise errors.UserError(
+            f"optimizer.name: {settings.name!r} is not one of " + ", ".join(OPTIMIZERS)
+        )
+    make = getattr(optax, settings.name)
+    known = inspect.signature(make).parameters
+    for option in settings.options:
+        if option not in known or option in ("learning_rate", "weight_decay"):
+            raise errors.UserError(
+                f"optimizer.options.{option}: {settings.name} takes "
+                + ", ".join(name for name in known if name != "learning_rate")
+            )
+    options = dict(settings.options)
+    decay_key = next(
+        (k for k in ("weight_decay", "weight_decay_rate") if k in known), ""
+    )
+    if decay_key:
+        options[decay_key] = settings.weight_decay
+        mask_key = "weight_decay_mask" if "weight_decay_mask" in known else "mask"
+        if mask_key in known:
+            options[mask_key] = tree.match_tree(
+                DECAY_RULES, params, table="weight decay"
+            )
+    elif settings.weight_decay:
+        raise errors.UserError(
+            f"optimizer.weight_decay: {settings.name} has none; set it to 0"
+        )
+    clip = optax.identity()
+    if settings.clip_norm is not None:
+        clip = optax.clip_by_global_norm(settings.clip_norm)
+    return optax.chain(
+        masks.freeze_pruned(),
+        clip,
+        make(learning_rate=schedule, **options),
+        masks.freeze_pruned(),
+    )
+
+
+def start_schedule_at(opt_state: optax.OptState, step: int) -> optax.OptState:
+    """A fresh optimizer state whose learning rate starts at `step` of the schedule.
+
+    Only the schedule's own counter moves: Adam's, for its bias correction, counts
+    the updates of its moments.
+    """
+
+    def is_schedule(path, value):
+        del value
+        return getattr(path[-1], "tuple_name", None) == "ScaleByScheduleState"
+
+    return optax.tree_utils.tree_set(
+        opt_state, is_schedule, count=jnp.asarray(step, jnp.int32)
+    )

@@ -1,0 +1,239 @@
+"""A run from its config: the folder, the model, the texts, the Trainer; and `train`."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import omegaconf
+from jax.sharding import Mesh
+
+from gptjax import config, convert, data, errors, evaluation, files, model, sharding
+from gptjax.training.fit import Phase, fit
+from gptjax.training.trainer import Trainer
+
+# What may differ when a run is continued: it changes where and how fast, not what.
+_FREE_TO_CHANGE = (
+    "out",
+    "mesh",
+    "data.cache_dir",
+    "data.workers",
+    "training.log_every_steps",
+    "training.keep_checkpoints",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What every kind of run starts from.
+
+    Attributes:
+      folder: the run folder.
+      source: the Hugging Face folder of the pretrained model.
+    """
+
+    settings: config.Run
+    folder: pathlib.Path
+    source: pathlib.Path
+    model_config: model.Config
+    mesh: Mesh
+    tokenizer: Any
+    train: data.Tokens
+    valid: data.Tokens | None
+
+    def trainer(self, *, schedule_steps: int) -> Trainer:
+        """The run's Trainer, with a learning-rate schedule of that length."""
+        return Trainer(
+            self.settings,
+            self.model_config,
+            self.mesh,
+            train=self.train,
+            valid=self.valid,
+            schedule_steps=schedule_steps,
+        )
+
+    def load_params(self, folder: pathlib.Path | None = None) -> Any:
+        """The float32 params of a Hugging Face folder (the source), on the mesh."""
+        _, params = convert.load(
+            folder or self.source,
+            dtype=jnp.float32,
+            shardings=lambda shapes: sharding.param_shardings(self.mesh, shapes),
+        )
+        return params
+
+    def export(self, folder: pathlib.Path, params: Any) -> None:
+        """Writes params as a Hugging Face folder with the source's tokenizer."""
+        convert.save(folder, self.model_config, params, like=self.source)
+
+
+def prepare(settings: config.Run) -> Prepared:
+    """Opens the model and the texts of a run; the cheap checks come first."""
+    if settings.data.train is None:
+        raise errors.UserError("data.train: missing; a run needs texts to train on")
+    mesh = sharding.make_mesh(**settings.mesh.model_dump())
+    source = convert.resolve(settings.model)
+    model_config = convert.read_config(source)
+    tokenizer = data.load_tokenizer(settings.tokenizer or source)
+    data.check_tokenizer(
+        tokenizer, model_config.vocab_size, settings.tokenizer or settings.model
+    )
+
+    def tokens(text: config.Source) -> data.Tokens:
+        return data.tokenize(
+            text,
+            tokenizer,
+            append_eos=settings.data.append_eos,
+            workers=settings.data.workers,
+            cache_dir=settings.data.cache_dir,
+            vocab_size=model_config.vocab_size,
+            progress=jax.process_index() == 0,
+        )
+
+    return Prepared(
+        settings=settings,
+        folder=pathlib.Path(settings.out),
+        source=source,
+        model_config=model_config,
+        mesh=mesh,
+        tokenizer=tokenizer,
+        train=tokens(settings.data.train),
+        valid=None if settings.data.valid is None else tokens(settings.data.valid),
+    )
+
+
+@contextlib.contextmanager
+def run_folder(settings: config.Run) -> Iterator[pathlib.Path]:
+    """The run's folder, held against other processes for as long as it is entered.
+
+    Raises:
+      UserError: another process is at work in it, or it holds a run with another
+        config.
+    """
+    folder = pathlib.Path(settings.out)
+    if jax.process_index() > 0:
+        yield folder
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise errors.UserError(
+            f"out: {folder} cannot be written: {error.strerror}"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise errors.UserError(
+                f"{folder}: another process is at work in this run folder"
+            ) from error
+        _check_same_run(folder / "config.yaml", settings)
+        yield folder
+
+
+def _check_same_run(path: pathlib.Path, settings: config.Run) -> None:
+    """Writes the resolved config, or compares with the one that is there."""
+    new = omegaconf.OmegaConf.create(config.dump(settings))
+    if path.exists():
+        old = omegaconf.OmegaConf.load(path)
+        for key in _leaves(new):
+            if any(
+                key == free or key.startswith(free + ".") for free in _FREE_TO_CHANGE
+            ):
+                continue
+            before, now = (omegaconf.OmegaConf.select(c, key) for c in (old, new))
+            if before != now:
+                raise errors.UserError(
+                    f"{path}: this folder holds a run with {key} {before}, not {now}; "
+                    "set it back to go on with that run, or choose another `out`"
+                )
+    files.write_text(path, config.dump(settings))
+
+
+def _leaves(node: omegaconf.DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in node.items():
+        if isinstance(value, omegaconf.DictConfig) and value:
+            keys += _leaves(value, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What `train` leaves.
+
+    Attributes:
+      folder: the run folder.
+      export: the trained model as a Hugging Face folder.
+      summary: what `summary.json` holds.
+    """
+
+    folder: pathlib.Path
+    export: pathlib.Path
+    summary: dict[str, Any]
+
+
+def describe(result: evaluation.Perplexity | None) -> dict[str, Any] | None:
+    """A perplexity with its protocol, as it stands in the JSON of a run folder."""
+    if result is None:
+        return None
+    return {
+        "perplexity": result.perplexity,
+        "loss": result.loss,
+        "protocol": result.protocol(),
+    }
+
+
+def start_summary(prepared: Prepared, trainer: Trainer) -> dict[str, Any]:
+    """What is known before any training; measured once, then read from the folder."""
+    path = prepared.folder / "summary.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    start = None
+    if prepared.valid is not None:
+        start = describe(trainer.evaluate(prepared.load_params()))
+    summary = {
+        "model": prepared.settings.model,
+        "parameters": trainer.parameters(),
+        "start": start,
+    }
+    write_summary(prepared, summary)
+    return summary
+
+
+def write_summary(prepared: Prepared, summary: dict[str, Any]) -> None:
+    """Writes `summary.json`, and returns when every process may read it."""
+    if jax.process_index() == 0:
+        files.write_json(prepared.folder / "summary.json", summary)
+    sharding.sync("summary")
+
+
+def train(settings: config.Run) -> Trained:
+    """Fine-tunes a model as its config says, or goes on where it was interrupted.
+
+    Raises:
+      UserError: for whatever the user can mend.
+      Stopped: by a signal, with the state saved.
+    """
+    with run_folder(settings) as folder:
+        prepared = prepare(settings)
+        trainer = prepared.trainer(schedule_steps=settings.training.steps)
+        summary = start_summary(prepared, trainer)
+        state, result = fit(
+            trainer,
+            Phase(name="train", start=0, end=settings.training.steps),
+            load_params=prepared.load_params,
+            weight_masks=trainer.dense_masks(),
+        )
+        prepared.export(folder / "export", state.params)
+        summary = {**summary, "end": describe(result)}
+        write_summary(prepared, summary)
+        trainer.log.close()
+    return Trained(folder, folder / "export", summary)

@@ -1,0 +1,96 @@
+"""TrainState: all that a training step changes, and how it lies on a mesh."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from gptjax import masks, sharding
+from gptjax.training import optimizer as optimizer_lib
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "masks", "opt_state"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Arrays only: no functions, no config.
+
+    Attributes:
+      step: int32, the next step's place in the learning-rate schedule.
+      params: float32 weights, exactly 0 where pruned.
+      masks: bool, see `gptjax.masks`.
+      opt_state: optax's.
+    """
+
+    step: jax.Array
+    params: Any
+    masks: Any
+    opt_state: Any
+
+
+def shardings(
+    mesh: Mesh,
+    params: Any,
+    weight_masks: masks.Masks,
+    optimizer: optax.GradientTransformationExtraArgs,
+) -> TrainState:
+    """A TrainState of shardings: masks and moments lie as their params do.
+
+    Args:
+      params, weight_masks: arrays or shapes.
+    """
+    whole = sharding.replicated(mesh)
+    of_params = sharding.param_shardings(mesh, params)
+    of_masks = jax.tree.map(
+        lambda mask, place: place if masks.is_prunable(mask) else whole,
+        weight_masks,
+        of_params,
+    )
+    opt_shapes = jax.eval_shape(optimizer.init, params)
+
+    def like_param(leaf, param, place):
+        # Factored statistics (adafactor, sm3) keep another shape, and little of it.
+        return place if leaf.shape == param.shape else whole
+
+    of_opt_state = optax.tree.map_params(
+        optimizer,
+        like_param,
+        opt_shapes,
+        params,
+        of_params,
+        transform_non_params=lambda leaf: whole,
+    )
+    return TrainState(whole, of_params, of_masks, of_opt_state)
+
+
+def start(
+    params: Any,
+    weight_masks: masks.Masks,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    step: int,
+    mesh: Mesh,
+) -> TrainState:
+    """A state with a fresh optimizer, at `step` of the schedule.
+
+    Args:
+      params: placed arrays of any floating dtype; not donated.
+      weight_masks: placed masks; pruned weights are zeroed here.
+    """
+    places = shardings(mesh, params, weight_masks, optimizer)
+
+    @functools.partial(jax.jit, out_shardings=places)
+    def make(params, weight_masks):
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+        params = masks.apply(params, weight_masks)
+        opt_state = optimizer_lib.start_schedule_at(optimizer.init(params), step)
+        return TrainState(jnp.asarray(step, jnp.int32), params, weight_masks, opt_state)
+
+    return make(params, weight_masks)

@@ -1,0 +1,133 @@
+"""The one jitted step: gradients accumulated, clipped, applied, zeros kept."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from gptjax import model, sharding
+from gptjax.training import loss as loss_lib
+from gptjax.training.optimizer import Schedule
+from gptjax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def batch_loss(
+    config: model.Config,
+    params: Any,
+    batch: Batch,
+    *,
+    dropout_key: jax.Array | None = None,
+    dtype: Any = jnp.float32,
+    remat: bool = False,
+    constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> tuple[jax.Array, jax.Array]:
+    """The summed loss of a batch and its number of predicted tokens.
+
+    Args:
+      batch: `tokens` and `labels`, and `segments` where documents are kept apart;
+        all (B, T).
+    """
+    logits_BTV = model.apply(
+        config,
+        params,
+        batch["tokens"],
+        dropout_key=dropout_key,
+        segments_BT=batch.get("segments"),
+        dtype=dtype,
+        remat=remat,
+        constrain=constrain,
+    )
+    return loss_lib.next_token_loss(logits_BTV, batch["labels"])
+
+
+def make_step(
+    config: model.Config,
+    optimizer: optax.GradientTransformationExtraArgs,
+    schedule: Schedule,
+    places: TrainState,
+    mesh: Mesh,
+    *,
+    dtype: Any = jnp.float32,
+    remat: bool = False,
+) -> Step:
+    """The jitted training step; masks are arguments, so new ones compile nothing.
+
+    Args:
+      config: its dropout rates are used as they stand.
+      optimizer: from `make_optimizer`; its `update` takes `masks`.
+      places: the shardings of the state, from `state.shardings`.
+
+    Returns:
+      `step(state, batch, key) -> (state, metrics)`. The state is donated. `batch`
+      holds arrays (A, B, T): A parts whose gradients are accumulated. The dropout
+      of a step depends on `key` and `state.step` alone. Metrics, each a scalar on
+      the device: `loss` in nats a token, `grad_norm` before clipping, `param_norm`
+      after the update, `learning_rate`, `tokens` predicted.
+    """
+    constrain = sharding.constrain_batch(mesh)
+    has_dropout = config != config.without_dropout()
+
+    def loss_and_grads(params, batch, key):
+        def function(params):
+            return batch_loss(
+                config,
+                params,
+                batch,
+                dropout_key=key if has_dropout else None,
+                dtype=dtype,
+                remat=remat,
+                constrain=constrain,
+            )
+
+        return jax.value_and_grad(function, has_aux=True)(params)
+
+    def accumulate(params, batch, key):
+        parts = batch["tokens"].shape[0]
+        keys = jax.random.split(key, parts)
+        if parts == 1:
+            only = jax.tree.map(lambda x: x[0], batch)
+            return loss_and_grads(params, only, keys[0])
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, loss_and_grads(params, *part)), None
+
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(
+                loss_and_grads, params, jax.tree.map(lambda x: x[0], batch), keys[0]
+            ),
+        )
+        return jax.lax.scan(add, zeros, (batch, keys))[0]
+
+    def step(state: TrainState, batch: Batch, key: jax.Array):
+        (loss, tokens), grads = accumulate(
+            state.params, batch, jax.random.fold_in(key, state.step)
+        )
+        count = jnp.maximum(tokens, 1).astype(jnp.float32)
+        grads = jax.tree.map(lambda grad: grad / count, grads)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, masks=state.masks
+        )
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": loss / count,
+            "grad_norm": optax.global_norm(grads),
+            "param_norm": optax.global_norm(params),
+            "learning_rate": schedule(state.step),
+            "tokens": tokens,
+        }
+        return TrainState(state.step + 1, params, state.masks, opt_state), metrics
+
+    whole = sharding.replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(places, sharding.batch_sharding(mesh), whole),
+        out_shardings=(places, whole),
+        donate_argnums=0,
+    )

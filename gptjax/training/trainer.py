@@ -1,0 +1,141 @@
+"""What all phases of a run share: mesh, texts, optimizer, one compiled step."""
+
+import math
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
+from gptjax.training import logs, state
+from gptjax.training import optimizer as optimizer_lib
+from gptjax.training import step as step_lib
+
+
+class Trainer:
+    """A run's mesh, data, optimizer and compiled step, which `fit` uses for a phase.
+
+    One Trainer serves all phases of a run, so that the step compiles once.
+    """
+
+    def __init__(
+        self,
+        settings: config.Run,
+        model_config: model.Config,
+        mesh: Mesh,
+        *,
+        train: data.Tokens,
+        valid: data.Tokens | None,
+        schedule_steps: int,
+    ):
+        """Prepares, without compiling yet.
+
+        Args:
+          schedule_steps: the length of the learning-rate schedule.
+        """
+        self.settings, self.mesh = settings, mesh
+        self.model_config = model_config
+        self.train_tokens, self.valid_tokens = train, valid
+        training = settings.training
+        micro_batch = training.batch_sequences // training.accumulation_steps
+        sharding.check_batch(
+            mesh,
+            micro_batch,
+            key="training.batch_sequences / training.accumulation_steps",
+        )
+        if settings.data.sequence_tokens > model_config.n_positions:
+            raise errors.UserError(
+                f"data.sequence_tokens: {settings.data.sequence_tokens} is more than "
+                f"the model's n_positions {model_config.n_positions}"
+            )
+
+        self.shapes = model.shapes(model_config)
+        self.prunable: tree.Rules = ((r".*", False),)
+        if settings.pruning is not None:
+            self.prunable = settings.pruning.prunable
+        mask_shapes = masks.shapes(self.shapes, self.prunable)
+        self.dtype = jnp.dtype(training.compute_dtype)
+        schedule = optimizer_lib.make_schedule(settings.optimizer, steps=schedule_steps)
+        self.optimizer = optimizer_lib.make_optimizer(
+            settings.optimizer, schedule, self.shapes
+        )
+        self.places = state.shardings(mesh, self.shapes, mask_shapes, self.optimizer)
+        self.train_step = step_lib.make_step(
+            model_config if training.dropout else model_config.without_dropout(),
+            self.optimizer,
+            schedule,
+            self.places,
+            mesh,
+            dtype=self.dtype,
+            remat=training.remat,
+        )
+        self.folder = pathlib.Path(settings.out)
+        self.is_main = jax.process_index() == 0
+        self.log = logs.MetricsLog(self.folder, is_main=self.is_main)
+
+    @property
+    def compilations(self) -> int:
+        """How many versions of the training step have been compiled."""
+        return self.train_step._cache_size()
+
+    def parameters(self) -> int:
+        """The number of weights of the model."""
+        return sum(math.prod(leaf.shape) for leaf in tree.flatten(self.shapes).values())
+
+    def placed_shapes(self) -> Any:
+        """The params' shapes with their shardings, without making any array."""
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=place
+            ),
+            self.shapes,
+            self.places.params,
+        )
+
+    def dense_masks(self) -> masks.Masks:
+        """Masks under which every weight survives."""
+        return masks.dense(self.placed_shapes(), self.prunable)
+
+    def evaluate(self, params: Any) -> evaluation.Perplexity:
+        """The perplexity of the validation text, by the protocol of the config."""
+        protocol = self.settings.evaluation
+        context = protocol.context_tokens or self.model_config.n_positions
+        assert self.valid_tokens is not None
+        ids = self.valid_tokens.ids
+        return evaluation.perplexity(
+            self.model_config,
+            params,
+            ids[: protocol.limit_tokens],
+            context=context,
+            stride=protocol.stride_tokens or context,
+            batch_sequences=protocol.batch_sequences,
+            dtype=self.dtype,
+            mesh=self.mesh,
+        )
+
+    def batches(self, stream: int) -> data.Batches:
+        """The endless batches of a stream, this process's share of each."""
+        # A seed that two streams share by chance would repeat a round's batches.
+        mixed = np.random.SeedSequence([self.settings.seed, stream])
+        return data.Batches(
+            self.train_tokens,
+            sequence_tokens=self.settings.data.sequence_tokens,
+            batch_sequences=self.settings.training.batch_sequences,
+            accumulation_steps=self.settings.training.accumulation_steps,
+            seed=int(mixed.generate_state(1)[0]),
+            respect_documents=self.settings.data.respect_documents,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def stream_key(self, stream: int) -> jax.Array:
+        """The key of a stream's dropout, made on the mesh so that hosts share it."""
+        seed = self.settings.seed
+        make = jax.jit(
+            lambda: jax.random.fold_in(jax.random.key(seed), stream),
+            out_shardings=sharding.replicated(self.mesh),
+        )
+        return make()
