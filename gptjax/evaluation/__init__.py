@@ -1,1 +1,4 @@
-""""""
+"""How well a model predicts a text."""
+
+from gptjax.evaluation.perplexity import Perplexity as Perplexity
+from gptjax.evaluation.perplexity import perplexity as perplexity
