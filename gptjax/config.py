@@ -13,7 +13,7 @@ import omegaconf
 import pydantic
 import yaml
 
-from gptjax import errors
+from gptjax import assets, errors
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 Positive = Annotated[int, pydantic.Field(gt=0)]
@@ -41,7 +41,7 @@ class Mesh(Section):
 
 
 class Source(Section):
-    """Where texts come from."""
+    """Where texts come from; a plain string is its `path`."""
 
     path: str
     """A file, a folder, or the name of a TFDS data set."""
@@ -53,6 +53,11 @@ class Source(Section):
     """Which split of a Hugging Face or TFDS data set, e.g. `train[:80%]`."""
     data_dir: str | None = None
     """Where a TFDS data set was built."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_a_path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
 
 
 class Data(Section):
@@ -227,12 +232,16 @@ def load(
     """The config of a YAML file with overrides on top.
 
     Args:
-      path: the file; None for overrides alone.
+      path: the file; None for overrides alone. `${packaged:NAME}` in it stands for
+        the path of a text that ships with gptjax.
       overrides: `key.sub=value` strings, or a mapping of dotted keys to values.
 
     Raises:
       UserError: naming the dotted key, what it got and what it may be.
     """
+    omegaconf.OmegaConf.register_new_resolver(
+        "packaged", lambda name: str(assets.text(name)), replace=True
+    )
     try:
         merged = omegaconf.OmegaConf.create({})
         if path is not None:

@@ -6,5 +6,4 @@ from gptjax.reporting.run_folder import read as read
 from gptjax.reporting.savings import sentences as savings_sentences
 from gptjax.reporting.tables import markdown as markdown
 from gptjax.reporting.tables import rich_table as rich_table
-
-__all__ = ["Run", "markdown", "read", "rich_table", "savings_sentences", "write"]
+from gptjax.reporting.terminal import print_run as print_run

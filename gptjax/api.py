@@ -1,0 +1,187 @@
+"""gptjax from Python: a model that is loaded, and runs that are started."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptjax import config as config_lib
+from gptjax import convert, data, evaluation, generation, model, pruning, reporting
+from gptjax import training
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A GPT with its tokenizer.
+
+    Attributes:
+      config: the architecture.
+      params: a nested dict of arrays.
+      tokenizer: Hugging Face's.
+      folder: the Hugging Face folder that it was loaded from.
+    """
+
+    config: model.Config
+    params: Any
+    tokenizer: Any
+    folder: pathlib.Path
+
+    def __call__(self, tokens_BT: Any) -> jax.Array:
+        """The logits of the next token at every place, BTV in float32."""
+        return _logits(self.config, self.params, jnp.asarray(tokens_BT))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 50,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        greedy: bool = False,
+        seed: int = 0,
+    ) -> list[str]:
+        """What the model writes after each prompt; see `generation.generate`.
+
+        Stops at the tokenizer's end-of-text token, which is not in the result.
+        """
+        eos_id = self.tokenizer.eos_token_id
+        written = generation.generate(
+            self.config,
+            self.params,
+            [self.tokenizer.encode(prompt) for prompt in prompts],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            greedy=greedy,
+            eos_id=eos_id,
+            seed=seed,
+        )
+        return [
+            self.tokenizer.decode([id_ for id_ in tokens if id_ != eos_id])
+            for tokens in written
+        ]
+
+    def perplexity(
+        self,
+        text: str | pathlib.Path | config_lib.Source,
+        *,
+        context: int | None = None,
+        stride: int | None = None,
+        batch_sequences: int = 8,
+        progress: bool = False,
+    ) -> evaluation.Perplexity:
+        """The perplexity of a text file, or of any other source, with its protocol.
+
+        Args:
+          context: tokens in a window; None: n_positions.
+          stride: how far a window moves; None: by its whole length.
+        """
+        source = text
+        if not isinstance(source, config_lib.Source):
+            source = config_lib.Source(path=str(text))
+        tokens = data.tokenize(
+            source,
+            self.tokenizer,
+            append_eos=False,
+            workers=0,
+            cache_dir=None,
+            vocab_size=self.config.vocab_size,
+            progress=progress,
+        )
+        context = context or self.config.n_positions
+        return evaluation.perplexity(
+            self.config,
+            self.params,
+            tokens.ids,
+            context=context,
+            stride=stride or context,
+            batch_sequences=batch_sequences,
+            total_bytes=tokens.bytes,
+            progress=progress,
+        )
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Writes a Hugging Face folder that stock transformers loads."""
+        convert.save(pathlib.Path(folder), self.config, self.params, like=self.folder)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(config, params, tokens_BT):
+    return model.apply(config, params, tokens_BT)
+
+
+def load(name: str | pathlib.Path, *, dtype: Any = jnp.float32) -> Model:
+    """A model from a Hugging Face folder, a run folder, a hub name, or `packaged`.
+
+    Args:
+      dtype: of the weights; None keeps the file's.
+    """
+    folder = convert.resolve(name)
+    config, params = convert.load(folder, dtype=dtype)
+    tokenizer = data.load_tokenizer(folder)
+    data.check_tokenizer(tokenizer, config.vocab_size, str(name))
+    return Model(config, params, tokenizer, folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      folder: the run folder, which holds everything.
+    """
+
+    folder: pathlib.Path
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The exported model."""
+        return load(self.folder)
+
+    @functools.cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`: loss, learning rate, validation perplexity."""
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any]:
+        """Perplexity before and after; for a pruning run, its savings and samples."""
+        return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+
+    @functools.cached_property
+    def rounds(self) -> list[dict[str, Any]]:
+        """The report of each pruning round, the dense one first."""
+        reports = sorted(self.folder.glob("rounds/*/report.json"))
+        return [json.loads(path.read_text(encoding="utf-8")) for path in reports]
+
+
+def train(config: str | pathlib.Path | None, **overrides: Any) -> Run:
+    """Fine-tunes as a config file says; `**{"training.steps": 5}` overrides a key."""
+    return run_training(config_lib.load(config, overrides))
+
+
+def prune(config: str | pathlib.Path | None, **overrides: Any) -> Run:
+    """Prunes as a config file says; `**{"pruning.scope": "layer"}` overrides a key."""
+    return run_pruning(config_lib.load(config, overrides))
+
+
+def run_training(settings: config_lib.Run) -> Run:
+    """Fine-tunes, and draws the report."""
+    folder = training.train(settings).folder
+    reporting.write(folder)
+    return Run(folder)
+
+
+def run_pruning(settings: config_lib.Run) -> Run:
+    """Prunes, and draws the report."""
+    folder = pruning.run(settings).folder
+    reporting.write(folder)
+    return Run(folder)

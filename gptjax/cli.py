@@ -1,0 +1,273 @@
+"""The commands: each says what it does, does it, and ends with a clear exit code.
+
+0 for success, 1 for a failure with a one-line reason on stderr, 2 for bad usage, 128 +
+the signal's number for a run that was told to stop. A traceback only with `--debug`.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from gptjax import errors
+
+app = typer.Typer(
+    name="gptjax",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Makes GPT checkpoints smaller, with proof.\n\nMODEL is a Hugging Face "
+    "folder, a run folder, a hub name (`gpt2`), or `packaged` for the small GPT-2 that "
+    "ships with gptjax.",
+)
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A Hugging Face folder, a run folder, a hub name, or `packaged`.",
+    ),
+]
+ConfigArgument = Annotated[
+    pathlib.Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.")
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE ...]",
+        help="Overrides of the config, e.g. `training.steps=100 model=gpt2`.",
+    ),
+]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    del debug  # read in main, which is where errors arrive
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        pathlib.Path, typer.Option(help="The run folder; an interrupted one goes on.")
+    ] = pathlib.Path("runs/demo"),
+) -> None:
+    """Runs the whole job, offline: fine-tune, prune, report, export.
+
+    Takes the packaged GPT-2, which has read Jane Austen, fine-tunes it on Shakespeare
+    and prunes it in rounds with rewinding. Some minutes on two CPU cores.
+    """
+    from gptjax import demo
+
+    demo.run(out)
+
+
+@app.command()
+def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Fine-tunes a model.
+
+    Started again after an interruption, the same command goes on where it stopped.
+    """
+    from gptjax import api, reporting
+    from gptjax import config as config_lib
+
+    run = api.run_training(config_lib.load(config, overrides or ()))
+    reporting.print_run(run.folder)
+
+
+@app.command()
+def prune(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Prunes a model in rounds, with rewinding, and proves what that cost and saved.
+
+    Started again after an interruption, the same command goes on where it stopped.
+    """
+    from gptjax import api, reporting
+    from gptjax import config as config_lib
+
+    run = api.run_pruning(config_lib.load(config, overrides or ()))
+    reporting.print_run(run.folder)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="What to read: any MODEL.")
+    ],
+    destination: Annotated[
+        pathlib.Path, typer.Argument(metavar="DST", help="The folder to write.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            click_type=click.Choice(["hf", "gptjax"]),
+            help="`hf`: a folder that transformers loads. `gptjax`: stacked weights "
+            "that load sharded.",
+        ),
+    ] = "hf",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            click_type=click.Choice(["keep", "float32", "bfloat16", "float16"]),
+            help="What the weights are stored as; `keep` changes no byte.",
+        ),
+    ] = "keep",
+    max_shard_bytes: Annotated[
+        int, typer.Option(min=1, help="A larger model is split into several files.")
+    ] = 5_000_000_000,
+) -> None:
+    """Converts a checkpoint, of any layout that Hugging Face's GPT-2 ever had."""
+    import jax.numpy as jnp
+
+    from gptjax import convert
+
+    folder = convert.resolve(source)
+    config, params = convert.load(
+        folder, dtype=None if dtype == "keep" else jnp.dtype(dtype)
+    )
+    if to == "hf":
+        convert.save(
+            destination, config, params, like=folder, max_shard_bytes=max_shard_bytes
+        )
+    else:
+        convert.save_native(destination, config, params, like=folder)
+    print(f"{folder} -> {destination}")
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    text: Annotated[
+        str, typer.Option(help="A text, JSONL or CSV file, a folder, or a data set.")
+    ],
+    context: Annotated[
+        int | None,
+        typer.Option(min=2, help="Tokens in a window. [default: n_positions]"),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens a window moves. [default: its whole length]"),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Windows read at once.")] = 8,
+    column: Annotated[
+        str, typer.Option(help="The column that holds the text, where there are some.")
+    ] = "text",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead.")
+    ] = False,
+) -> None:
+    """Measures perplexity, and says by which protocol.
+
+    A stride smaller than the context predicts tokens from longer contexts: lower
+    perplexity, more work, another protocol.
+    """
+    from gptjax import api
+    from gptjax import config as config_lib
+
+    result = api.load(model).perplexity(
+        config_lib.Source(path=text, column=column),
+        context=context,
+        stride=stride,
+        batch_sequences=batch,
+        progress=not as_json,
+    )
+    figures = dataclasses.asdict(result) | {
+        "perplexity": result.perplexity,
+        "loss": result.loss,
+        "bytes_per_token": result.bytes_per_token,
+        "bits_per_byte": result.bits_per_byte,
+        "protocol": result.protocol(),
+    }
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        print(
+            f"perplexity {result.perplexity:.4f} ({result.loss:.5f} nats a token)\n"
+            f"protocol   {result.protocol()}\n"
+            f"text       {text}: {result.total_bytes:,} bytes, "
+            f"{result.bytes_per_token:.3f} bytes a token, "
+            f"{result.bits_per_byte:.4f} bits a byte"
+        )
+
+
+@app.command()
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[
+        list[str], typer.Option(help="What to go on from; may be given several times.")
+    ],
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens, at most.")] = 100,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 is more predictable, above 1 less.")
+    ] = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw from the k likeliest tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Draw from the likeliest tokens of this total probability."),
+    ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Always the likeliest token.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+) -> None:
+    """Writes on from a prompt."""
+    from gptjax import api
+
+    written = api.load(model).generate(
+        prompt,
+        max_new_tokens=tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        greedy=greedy,
+        seed=seed,
+    )
+    print("\n---\n".join(p + text for p, text in zip(prompt, written, strict=True)))
+
+
+@app.command()
+def report(
+    run: Annotated[pathlib.Path, typer.Argument(metavar="RUN", help="A run folder.")],
+) -> None:
+    """Draws the tables and pictures of a run again, from what its folder holds."""
+    from gptjax import reporting
+
+    print(reporting.write(run))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; its exit code.
+
+    Args:
+      argv: the arguments; None: the process's.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # orbax and TFDS greet the terminal through absl; a user asked for neither.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        app(args=arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except errors.Stopped as stopped:
+        print(f"gptjax: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal
+    except errors.UserError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"gptjax: {error}", file=sys.stderr)
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    return 0

@@ -1,0 +1,81 @@
+"""Configs: merging, typing, and errors that name the key."""
+
+import pytest
+
+from gptjax import config, errors
+
+MINIMAL = ["model=gpt2", "out=runs/x"]
+
+
+def load(*overrides):
+    return config.load(None, [*MINIMAL, *overrides])
+
+
+def test_overrides_win_over_the_file(tmp_path):
+    """Merged the other way round, the command line would do nothing."""
+    path = tmp_path / "c.yaml"
+    path.write_text("model: a\nout: b\ntraining: {steps: 5, batch_sequences: 4}\n")
+    settings = config.load(path, ["training.steps=7"])
+    assert (settings.training.steps, settings.training.batch_sequences) == (7, 4)
+    assert config.load(path, {"training.steps": 9}).training.steps == 9
+
+
+def test_numbers_in_scientific_notation_are_numbers():
+    """PyYAML alone reads 6e-4 as a string."""
+    assert load("optimizer.learning_rate=6e-4").optimizer.learning_rate == 6e-4
+
+
+def test_a_dumped_config_loads_as_itself(tmp_path):
+    """A run folder's config.yaml must start the same run again."""
+    settings = load("pruning.sparsities=[0.5,0.8]", "pruning.rewind.to=step:3")
+    path = tmp_path / "c.yaml"
+    path.write_text(config.dump(settings))
+    assert config.load(path) == settings
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer.lerning_rate=1",
+            "optimizer.lerning_rate: unknown key; did you mean ",
+        ),
+        ("training.steps=-1", "training.steps: got -1; Input should be greater"),
+        ("training.steps=many", "training.steps: got 'many'; Input should be a valid"),
+        ("training.compute_dtype=float16", "'float32' or 'bfloat16'"),
+        ("pruning.rewind.to=stepp", "pruning.rewind.to: got 'stepp'"),
+        ("pruning.scope=global", "pruning: give either sparsities or"),
+        ("pruning.sparsities=[0.8,0.5]", "pruning: sparsities must rise"),
+        ("pruning.sparsities=[1.5]", "pruning.sparsities.0: got 1.5"),
+        ("training.accumulation_steps=3", "divisible by training.accumulation_steps"),
+        ("steps", "'steps' is no override; write key.sub=value"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_its_key(override, message):
+    """A pydantic error spans many lines and names classes, not keys."""
+    with pytest.raises(errors.UserError) as caught:
+        load(override)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rewinding_to_a_step_that_round_0_never_reaches_is_an_error():
+    """Such a run would train for hours and then find no weights to rewind to."""
+    with pytest.raises(errors.UserError, match="step 1000 is not before the end"):
+        load("pruning.sparsities=[0.5]", "pruning.rewind.to=step:1000")
+
+
+def test_a_fraction_per_round_compounds():
+    """20 % of what is left, as in Frankle and Carbin, and not 20 % of all."""
+    settings = load("pruning.fraction_per_round=0.2", "pruning.rounds=3")
+    assert settings.pruning.targets() == pytest.approx((0.2, 0.36, 0.488))
+
+
+def test_a_missing_file_and_broken_yaml_are_named(tmp_path):
+    """Both are common slips of the hand."""
+    with pytest.raises(errors.UserError, match="there is no such config file"):
+        config.load(tmp_path / "none.yaml")
+    path = tmp_path / "c.yaml"
+    path.write_text("a: [1")
+    with pytest.raises(errors.UserError, match="not a config"):
+        config.load(path)
