@@ -1,0 +1,105 @@
+"""An endless, shuffled, resumable stream of batches, over Grain."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gptjax import errors
+from gptjax.data import packing, tokens
+
+
+class Batches(Iterator[dict[str, np.ndarray]]):
+    """Endless batches of packed sequences, each epoch in another order.
+
+    A batch is what `packing.pack` gives, in arrays (A, B / A / process_count, T):
+    accumulation steps, sequences, time. Epochs follow one another without a gap: a
+    batch may hold the end of one and the beginning of the next. The batches depend
+    on the seed and the sizes alone; those of all processes, joined on axis 1 in
+    their order, are the batch that one process alone would get.
+    """
+
+    def __init__(
+        self,
+        data: tokens.Tokens,
+        *,
+        sequence_tokens: int,
+        batch_sequences: int,
+        accumulation_steps: int,
+        seed: int,
+        respect_documents: bool,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        """Starts at the first batch.
+
+        Args:
+          data: tokens.
+          sequence_tokens: T.
+          batch_sequences: B, of all processes and accumulation steps together.
+          accumulation_steps: A.
+          seed: of the shuffling.
+          respect_documents: keep documents apart (see `packing.pack`).
+          process_index: which share of each batch is wanted (see `process_share`).
+          process_count: into how many shares a batch is split.
+
+        Raises:
+          UserError: fewer tokens than one sequence, or a batch that does not divide.
+        """
+        # Grain takes a second to import: who does not train does not pay.
+        import grain
+
+        parts = accumulation_steps * process_count
+        if batch_sequences % parts:
+            raise errors.UserError(
+                f"training.batch_sequences: {batch_sequences} does not divide over "
+                f"{accumulation_steps} accumulation steps x {process_count} processes"
+            )
+        share = batch_sequences // parts
+        self.epoch_sequences = packing.count_sequences(data, sequence_tokens)
+        """How many sequences an epoch has."""
+        self._stream = {
+            "tokens": len(data),
+            "checksum": data.checksum,
+            "sequence_tokens": sequence_tokens,
+            "batch_sequences": batch_sequences,
+            "seed": seed,
+            "respect_documents": respect_documents,
+        }
+
+        def load(numbers: np.ndarray) -> dict[str, np.ndarray]:
+            by_process = numbers.reshape(accumulation_steps, process_count, share)
+            return packing.pack(
+                data,
+                by_process[:, process_index],
+                sequence_tokens=sequence_tokens,
+                respect_documents=respect_documents,
+            )
+
+        # Batches of sequence numbers first, so that a process reads its share only.
+        numbers = grain.MapDataset.range(self.epoch_sequences).seed(seed).shuffle()
+        steps = numbers.repeat().batch(batch_sequences).map(load)
+        # No threads of Grain's own: `prefetch` runs all of this in one.
+        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        self._iterator = iter(steps.to_iter_dataset(options))
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        """The place in the stream as a small JSON-able dict, alike on all processes."""
+        return {"place": self._iterator.get_state(), "stream": self._stream}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where `get_state` was called; the next batch is the one due then.
+
+        Raises:
+          UserError: the state is of other data or settings.
+        """
+        for key, value in self._stream.items():
+            if state["stream"][key] != value:
+                raise errors.UserError(
+                    f"cannot resume on other data: {key} was {state['stream'][key]}, "
+                    f"now it is {value}"
+                )
+        self._iterator.set_state(state["place"])

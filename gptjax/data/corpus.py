@@ -1,0 +1,67 @@
+"""What every source of texts gives: documents in order, each with its place."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from gptjax import errors
+
+
+class Document(NamedTuple):
+    """One text."""
+
+    text: str
+    place: str
+    """File and line or row, for messages."""
+    done: int
+    """How much of the corpus's `total` is read once this document is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """An opened source: found and named, but not read yet."""
+
+    name: str
+    """What messages call it."""
+    identity: list[Any]
+    """JSON-able; differs whenever the texts may differ."""
+    size_bytes: int
+    """Roughly, on disk."""
+    total: int
+    """The last document's `done`."""
+    read: Callable[[], Iterator[Document]]
+
+
+def near_miss(wanted: str, present: Iterable[str]) -> str:
+    """A hint that ends an error message: what else `wanted` may have meant."""
+    present = [str(name) for name in present]
+    near = difflib.get_close_matches(wanted, present, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}present: {', '.join(present) or 'none'}"
+
+
+def missing_column(place: str, column: str, present: Iterable[str]) -> Exception:
+    """The error for a column or key that a place does not have."""
+    return errors.UserError(
+        f"{place}: no column {column!r}; {near_miss(column, present)}"
+    )
+
+
+def as_text(value: Any, place: str, column: str) -> str:
+    """`value` if it is text.
+
+    Raises:
+      UserError: naming the place, if it is anything else.
+    """
+    if isinstance(value, str):
+        return value
+    kind = "null" if value is None else type(value).__name__
+    raise errors.UserError(f"{place}: column {column!r} holds no text but {kind}")
+
+
+def not_utf8(path: Any, offset: int, byte: int) -> Exception:
+    """The error for bytes that are not UTF-8."""
+    return errors.UserError(
+        f"{path}: not UTF-8: byte {offset} is 0x{byte:02x}; convert the file to UTF-8"
+    )

@@ -1,0 +1,65 @@
+"""A config's source, whatever its format, as a corpus."""
+
+import pathlib
+
+from gptjax import config, errors
+from gptjax.data import arrow, corpus, files, tfds
+
+
+def open_corpus(source: config.Source) -> corpus.Corpus:
+    """The documents of a source, found but not read yet.
+
+    Raises:
+      UserError: one line naming the file, folder or data set and what is wrong.
+    """
+    kind = source.format or _infer(source)
+    if kind == "tfds":
+        return tfds.open_corpus(
+            source.path, source.column, source.split, source.data_dir
+        )
+    path = pathlib.Path(source.path).expanduser()
+    if not path.exists():
+        raise errors.UserError(
+            f"{path}: there is no such file or folder (a TFDS data set needs "
+            "`format: tfds`)"
+        )
+    if source.data_dir is not None:
+        raise errors.UserError(f"{path}: data_dir is for TFDS data sets alone")
+    if kind == "hf":
+        return arrow.open_corpus(path, source.column, source.split)
+    if source.split is not None:
+        raise errors.UserError(
+            f"{path}: split is for Hugging Face and TFDS data sets, not {kind} files"
+        )
+    try:
+        return files.open_corpus(path, kind, source.column)
+    except OSError as error:
+        raise errors.UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _infer(source: config.Source) -> str:
+    """The format of a source that does not name one."""
+    path = pathlib.Path(source.path).expanduser()
+    if source.data_dir is not None:
+        return "tfds"
+    if not path.exists():
+        return "text"
+    if path.is_dir():
+        if any((path / mark).exists() for mark in arrow.MARKS):
+            return "hf"
+        if (path / tfds.MARK).exists():
+            return "tfds"
+    kinds = [kind for kind in files.ENDINGS if files.find(path, kind)]
+    if len(kinds) == 1:
+        return kinds[0]
+    if kinds:
+        raise errors.UserError(
+            f"{path}: the folder holds {' and '.join(kinds)} files; say which with "
+            "`format`"
+        )
+    what = "the folder holds" if path.is_dir() else "the name ends in"
+    endings = ", ".join(ending for each in files.ENDINGS.values() for ending in each)
+    raise errors.UserError(
+        f"{path}: unknown format: {what}; known endings are {endings}; for other names "
+        "give `format` (text, jsonl, csv, hf or tfds)"
+    )
