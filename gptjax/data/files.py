@@ -93,14 +93,14 @@ def _read_text(path: pathlib.Path, column: str) -> Iterator[corpus.Document]:
 
 def _read_jsonl(path: pathlib.Path, column: str) -> Iterator[corpus.Document]:
     for line in _lines(path):
-        if not line.text.strip():
+        if not (stripped := line.text.rstrip()):
             continue
         place = f"{path}, line {line.number}"
         try:
-            value = json.loads(line.text)
+            value = json.loads(stripped)
         except json.JSONDecodeError as error:
             raise errors.UserError(
-                f"{place}: not JSON: {error.msg} at column {error.colno}"
+                f"{place}, column {error.colno}: not JSON: {error.msg}"
             ) from error
         if not isinstance(value, dict):
             raise errors.UserError(

@@ -29,7 +29,7 @@ def open_corpus(
         if it is not there, downloads and builds it.
 
     Raises:
-      UserError: TFDS is missing, an unknown name, split or feature, another format.
+      UserError: an unknown name, split or feature, another format.
     """
     builder = _find_builder(name, data_dir)
     written = builder.info.file_format
@@ -74,12 +74,9 @@ def open_corpus(
 
 def _find_builder(name: str, data_dir: str | None) -> Any:
     """The builder of a data set that is there, downloaded and built if need be."""
-    try:
-        import tensorflow_datasets
-    except ImportError as error:
-        raise errors.UserError(
-            f'{name}: a TFDS data set needs: pip install "gptjax[tfds]" ({error})'
-        ) from error
+    # A second to import, and of no use to other sources.
+    import tensorflow_datasets
+
     try:
         if pathlib.Path(name, MARK).exists():
             return tensorflow_datasets.builder_from_directory(name)
