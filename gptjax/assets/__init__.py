@@ -17,11 +17,6 @@ def demo_config() -> pathlib.Path:
     return _FOLDER / "demo.yaml"
 
 
-def demo_config() -> pathlib.Path:
-    """The config of the demo; its paths hold at the repository's root alone."""
-    return _FOLDER / "demo.yaml"
-
-
 def text(name: str) -> pathlib.Path:
     """The packaged text file called `name`, e.g. `shakespeare.train`.
 

@@ -3,7 +3,7 @@
 from gptjax.reporting.report import write as write
 from gptjax.reporting.run_folder import Run as Run
 from gptjax.reporting.run_folder import read as read
-from gptjax.reporting.savings import sentences as savings_sentences
+from gptjax.reporting.savings import sentences as sentences
 from gptjax.reporting.tables import markdown as markdown
 from gptjax.reporting.tables import rich_table as rich_table
 from gptjax.reporting.terminal import print_run as print_run

@@ -4,7 +4,7 @@ import pathlib
 import re
 import shutil
 
-from gptjax.reporting import pictures, run_folder, savings, tables
+from gptjax.reporting import pictures, run_folder, savings, statements, tables
 
 
 def write(folder: str | pathlib.Path) -> pathlib.Path:
@@ -35,72 +35,26 @@ def write(folder: str | pathlib.Path) -> pathlib.Path:
 
 def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
     """The page in Markdown; draws its pictures into `folder`."""
-    parts = [f"# {run.summary.get('model', 'A run')}", _headline(run)]
+    parts = [f"# {run.summary.get('model', 'A run')}", statements.headline(run)]
     if run.rounds:
         parts += ["## Rounds", tables.markdown(run.rounds).rstrip()]
     if len(run.rounds) > 1:
         last = run.rounds[-1]
         pictures.sparsity_perplexity(run.rounds, folder / "sparsity_perplexity")
         parts += [_image("perplexity against sparsity", "sparsity_perplexity")]
-        parts += [_against_controls(run)]
+        parts += [_list(statements.controls(run))]
         if last.get("sparsity_per_layer"):
             pictures.layer_sparsity(last, folder / "layer_sparsity")
             parts += ["## Where the zeros are"]
             parts += [_image("sparsity of each layer", "layer_sparsity")]
     said = savings.sentences(run.summary.get("savings") or {})
     if said:
-        parts += ["## What it saves", "\n".join(f"- {line}" for line in said)]
+        parts += ["## What it saves", _list(said)]
     if run.metrics:
         pictures.training_curves(run.metrics, run.rounds, folder / "training_curves")
         parts += ["## Training", _image("training curves", "training_curves")]
     parts += [_samples(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _headline(run: run_folder.Run) -> str:
-    """Perplexity at the start, dense, and at the end, with its protocol."""
-    steps = []
-    start, end = run.summary.get("start"), run.summary.get("end")
-    if start:
-        steps.append(("at the start", start))
-    if run.rounds:
-        first, last = run.rounds[0], run.rounds[-1]
-        steps.append(("dense, trained", first))
-        if last is not first:
-            steps.append((f"at {last['sparsity']:.1%} sparsity", last))
-    elif end:
-        steps.append(("at the end", end))
-    protocols = {result.get("protocol") for _, result in steps} - {None}
-    figures = [
-        f"{tables.perplexity_text(result['perplexity'])} {when}"
-        + (f" ({result['protocol']})" if len(protocols) > 1 else "")
-        for when, result in steps
-    ]
-    if not figures:
-        return ""
-    text = f"Perplexity: {', '.join(figures)}."
-    return f"{text} Measured by: {protocols.pop()}." if len(protocols) == 1 else text
-
-
-def _against_controls(run: run_folder.Run) -> str:
-    """What the last round's controls say, whichever way they went."""
-    last, lines = run.rounds[-1], []
-    own = last["perplexity"]
-    names = {
-        "random": "a random mask with the same number of zeros in every layer",
-        "reinit": "the same mask on freshly initialised weights",
-    }
-    for kind in tables.controls([last]):
-        other = tables.control_perplexity(last, kind)
-        if other is None or own is None:
-            continue
-        verdict = "beats" if own < other else "does NOT beat"
-        lines.append(
-            f"- At {last['sparsity']:.1%} magnitude pruning {verdict} "
-            f"{names.get(kind, kind)}: perplexity {tables.perplexity_text(own)} "
-            f"against {tables.perplexity_text(other)}."
-        )
-    return "\n".join(lines)
 
 
 def _samples(run: run_folder.Run) -> str:
@@ -115,6 +69,10 @@ def _samples(run: run_folder.Run) -> str:
         fence = "`" * max(3, longest + 1)
         parts += [f"{when.capitalize()}:", f"{fence}text\n{text}\n{fence}"]
     return "\n\n".join(parts)
+
+
+def _list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _image(description: str, stem: str) -> str:

@@ -1,38 +1,38 @@
-"""What a finished run says on the terminal."""
+"""A finished run on the terminal: its table, what it saved, where everything lies."""
 
 import pathlib
 
-import rich.console
-
-from gptjax.reporting import run_folder, savings, tables
+from gptjax.reporting import run_folder, savings, statements, tables
 
 
-def print_run(folder: pathlib.Path) -> None:
-    """Prints a run's table, savings and samples, and where its files are."""
+def print_run(folder: str | pathlib.Path) -> None:
+    """Prints what the run in `folder` came to, and where to look further.
+
+    Raises:
+      UserError: if `folder` is no run folder.
+    """
+    import rich.console
+
+    folder = pathlib.Path(folder)
     run = run_folder.read(folder)
-    console = rich.console.Console(highlight=False, soft_wrap=True)
-    summary = run.summary
-    start, end = summary.get("start"), summary.get("end")
-    if start:
-        before = tables.perplexity_text(start["perplexity"])
-        console.print(f"\nPerplexity at the start: {before}", markup=False)
+    console = rich.console.Console(highlight=False, markup=False, emoji=False)
+    console.print()
     if run.rounds:
         console.print(tables.rich_table(run.rounds))
-    elif end:
-        after = tables.perplexity_text(end["perplexity"])
-        console.print(f"Perplexity at the end: {after}", markup=False)
-    protocol = (end or start or {}).get("protocol")
-    if protocol:
-        console.print(f"Measured by: {protocol}.", markup=False)
-    for sentence in savings.sentences(summary.get("savings") or {}):
-        console.print(sentence, markup=False)
-    samples = summary.get("samples")
+    for line in [
+        statements.headline(run),
+        *statements.controls(run),
+        *savings.sentences(run.summary.get("savings") or {}),
+    ]:
+        console.print(line)
+    samples = run.summary.get("samples")
     if samples:
         for when in ("before", "after"):
-            console.print(f"\n{when.capitalize()}:", style="bold")
-            console.print(samples["prompt"] + samples[when], markup=False)
-    console.print(
-        f"\nReport:  {folder / 'report' / 'report.md'}\n"
-        f"Model:   {folder / 'export'} (loads in transformers)",
-        markup=False,
-    )
+            console.print(f"\n{when}:", style="bold")
+            console.print(f"{samples['prompt']}{samples[when]}")
+    places = {"export": "loads in transformers", "report": "table and pictures"}
+    console.print()
+    for name, what in places.items():
+        if (folder / name).is_dir():
+            # Not wrapped: a path is there to be copied.
+            console.print(f"{folder / name}  {what}", soft_wrap=True)

@@ -130,6 +130,18 @@ def test_the_terminal_table_fits_80_columns(folder):
         assert text in shown.get()
 
 
+def test_the_terminal_shows_samples_as_they_are(folder, capsys):
+    """rich would take `[red]` for markup and `:cat:` for a picture."""
+    samples = {"prompt": "To", "before": " [red] :cat:", "after": " be"}
+    (folder / "summary.json").write_text(json.dumps({**SUMMARY, "samples": samples}))
+    (folder / "export").mkdir()
+    reporting.print_run(folder)
+    shown = capsys.readouterr().out
+    assert "To [red] :cat:" in shown
+    assert "does NOT beat a random mask" in shown
+    assert f"{folder / 'export'}  loads in transformers" in shown
+
+
 def test_a_run_that_only_trained_has_a_report_too(folder):
     """Fine-tuning writes no rounds; its curves are worth a page all the same."""
     for path in (folder / "rounds").glob("*/report.json"):

@@ -1,0 +1,51 @@
+"""What a run came to, in sentences: perplexities, and the verdict of the controls."""
+
+from gptjax.reporting import run_folder, tables
+
+
+def headline(run: run_folder.Run) -> str:
+    """Perplexity at the start, dense, and at the end, with its protocol."""
+    steps = []
+    start, end = run.summary.get("start"), run.summary.get("end")
+    if start:
+        steps.append(("at the start", start))
+    if run.rounds:
+        first, last = run.rounds[0], run.rounds[-1]
+        steps.append(("dense, trained", first))
+        if last is not first:
+            steps.append((f"at {last['sparsity']:.1%} sparsity", last))
+    elif end:
+        steps.append(("at the end", end))
+    protocols = {result.get("protocol") for _, result in steps} - {None}
+    figures = [
+        f"{tables.perplexity_text(result['perplexity'])} {when}"
+        + (f" ({result['protocol']})" if len(protocols) > 1 else "")
+        for when, result in steps
+    ]
+    if not figures:
+        return ""
+    text = f"Perplexity: {', '.join(figures)}."
+    return f"{text} Measured by: {protocols.pop()}." if len(protocols) == 1 else text
+
+
+def controls(run: run_folder.Run) -> list[str]:
+    """What the last round's controls say, whichever way they went; a line for each."""
+    if not run.rounds:
+        return []
+    last, lines = run.rounds[-1], []
+    own = last["perplexity"]
+    names = {
+        "random": "a random mask with the same number of zeros in every layer",
+        "reinit": "the same mask on freshly initialised weights",
+    }
+    for kind in tables.controls([last]):
+        other = tables.control_perplexity(last, kind)
+        if other is None or own is None:
+            continue
+        verdict = "beats" if own < other else "does NOT beat"
+        lines.append(
+            f"At {last['sparsity']:.1%} magnitude pruning {verdict} "
+            f"{names.get(kind, kind)}: perplexity {tables.perplexity_text(own)} "
+            f"against {tables.perplexity_text(other)}."
+        )
+    return lines
