@@ -10,9 +10,8 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
-import click
 import typer
 
 from gptjax import errors
@@ -107,17 +106,15 @@ def convert(
         pathlib.Path, typer.Argument(metavar="DST", help="The folder to write.")
     ],
     to: Annotated[
-        str,
+        Literal["hf", "gptjax"],
         typer.Option(
-            click_type=click.Choice(["hf", "gptjax"]),
             help="`hf`: a folder that transformers loads. `gptjax`: stacked weights "
             "that load sharded.",
         ),
     ] = "hf",
     dtype: Annotated[
-        str,
+        Literal["keep", "float32", "bfloat16", "float16"],
         typer.Option(
-            click_type=click.Choice(["keep", "float32", "bfloat16", "float16"]),
             help="What the weights are stored as; `keep` changes no byte.",
         ),
     ] = "keep",
@@ -256,10 +253,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # orbax and TFDS greet the terminal through absl; a user asked for neither.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app(args=arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        # Exits by itself: after help, after Ctrl-C, and with 2 for bad usage.
+        app(args=arguments, prog_name="gptjax")
+    except SystemExit as ended:
+        return ended.code
     except errors.Stopped as stopped:
         print(f"gptjax: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
@@ -268,6 +265,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"gptjax: {error}", file=sys.stderr)
         return 1
-    except (click.Abort, KeyboardInterrupt):
-        return 130
     return 0
