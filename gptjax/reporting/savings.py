@@ -14,7 +14,8 @@ def sentences(savings: Mapping[str, Any]) -> list[str]:
 
     Args:
       savings: as under `savings` in `summary.json`; a sentence whose figures are
-        missing is left out.
+        missing is left out. With `step_ratios` or `decode_ratios`, pruned time by
+        dense time of each timed pair, all pairs have to agree on a speed-up.
     """
     said = [_zeros(savings), _bytes(savings)]
     said += [_time(savings, "step", "A training step")]
@@ -51,10 +52,14 @@ def _time(savings: Mapping[str, Any], what: str, name: str) -> str | None:
     if not dense or not pruned:
         return None
     ratio = pruned / dense
+    ratios = savings.get(f"{what}_ratios") or [ratio]
     times = f"{1000 * pruned:.3g} ms pruned, {1000 * dense:.3g} ms dense"
-    if ratio < 1 - NOTICEABLE:
+    if len(ratios) > 1:
+        times += f", {min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} pairs"
+    if max(ratios) < 1 - NOTICEABLE:
         return f"{name}: {1 / ratio:.2f} times as fast as before ({times})."
-    verdict = "no speed-up" if ratio <= 1 + NOTICEABLE else "no speed-up, but slower"
+    is_slower = min(ratios) > 1 + NOTICEABLE
+    verdict = "no speed-up, but slower" if is_slower else "no speed-up"
     return (
         f"{name}: {verdict}: {ratio:.2f} times the dense time ({times}). Dense kernels "
         "multiply zeros like any other number."

@@ -38,6 +38,13 @@ def test_a_real_gain_is_given_as_a_ratio():
     assert "500 ms pruned" in said
 
 
+def test_pairs_that_disagree_are_no_speed_up():
+    """On a busy machine a median of few pairs is off by more than any threshold."""
+    (said,) = reporting.sentences({**_times(0.8), "step_ratios": [0.7, 0.8, 1.1]})
+    assert "no speed-up: 0.80 times the dense time" in said
+    assert "0.70 to 1.10 over 3 pairs" in said
+
+
 def test_a_slowdown_is_said():
     """Slower must not hide behind `no speed-up`."""
     (said,) = reporting.sentences(_times(1.5))
