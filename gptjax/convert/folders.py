@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
-from gptjax import errors, model
+from gptjax import errors, model, sharding
 from gptjax.convert import hf_config
 
 GENERATION = "generation_config.json"
@@ -59,15 +58,15 @@ def replacing(
             for leftover in (staging, replaced):
                 shutil.rmtree(leftover, ignore_errors=True)
             staging.mkdir()
-        _wait_for_all(f"{folder} begun")
+        sharding.sync(f"{folder} begun")
         yield staging
-        _wait_for_all(f"{folder} written")
+        sharding.sync(f"{folder} written")
         if is_first:
             if folder.exists():
                 folder.rename(replaced)
             staging.rename(folder)
             shutil.rmtree(replaced, ignore_errors=True)
-        _wait_for_all(f"{folder} in place")
+        sharding.sync(f"{folder} in place")
     except OSError as error:
         reason = error.strerror or error
         raise errors.UserError(f"{folder}: cannot be written: {reason}") from error
@@ -91,11 +90,6 @@ def _check_replaceable(folder: pathlib.Path, source: pathlib.Path | None) -> Non
                 f"{folder}: holds {entry.name}, which would be lost; write to a new "
                 "folder"
             )
-
-
-def _wait_for_all(what: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
 
 
 def write_sidecars(
