@@ -78,7 +78,9 @@ class Batches(Iterator[dict[str, np.ndarray]]):
 
         # Batches of sequence numbers first, so that a process reads its share only.
         numbers = grain.MapDataset.range(self.epoch_sequences).seed(seed).shuffle()
-        steps = numbers.repeat().batch(batch_sequences).map(load)
+        # Of an endless stream Grain computes the last batch's number in floating
+        # point, and overflows; dropping the remainder, in integers.
+        steps = numbers.repeat().batch(batch_sequences, drop_remainder=True).map(load)
         # No threads of Grain's own: `prefetch` runs all of this in one.
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         self._iterator = iter(steps.to_iter_dataset(options))

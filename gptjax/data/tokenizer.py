@@ -27,8 +27,9 @@ def load_tokenizer(name_or_folder: str | pathlib.Path) -> Any:
 
     name = str(name_or_folder)
     folder = pathlib.Path(name).expanduser()
-    files = {child.name for child in folder.iterdir()} if folder.is_dir() else set()
-    if not files and not _HUB_NAME.fullmatch(name):
+    is_local = folder.is_dir()
+    files = {child.name for child in folder.iterdir()} if is_local else set()
+    if not is_local and not _HUB_NAME.fullmatch(name):
         raise errors.UserError(f"{name}: there is no such tokenizer folder")
     try:
         if {"vocab.json", "merges.txt"} <= files and not files & _DESCRIPTIONS:
@@ -39,7 +40,7 @@ def load_tokenizer(name_or_folder: str | pathlib.Path) -> Any:
             )
         else:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder if files else name
+                folder if is_local else name
             )
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())

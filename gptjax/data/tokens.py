@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-_CHECKED_TOKENS = 1 << 24
+_CHECKED_NUMBERS = 1 << 24
 _ATTEMPTS = 3
+_ARRAYS = ("ids", "document_starts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,41 +40,37 @@ class Writer:
         """`folder` must exist; `dtype` must hold every id."""
         self._folder = folder
         self._dtype = np.dtype(dtype)
-        self._ids = (folder / "ids.bin").open("wb")
-        self._starts = (folder / "document_starts.bin").open("wb")
-        self._counts = {"tokens": 0, "documents": 0}
-        self._checksum = 0
+        self._files = {name: (folder / f"{name}.bin").open("wb") for name in _ARRAYS}
+        self._checksums = dict.fromkeys(_ARRAYS, 0)
+        self.tokens = 0
+        """How many are written."""
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._ids.close()
-        self._starts.close()
-
-    @property
-    def tokens(self) -> int:
-        """How many are written."""
-        return self._counts["tokens"]
+        for file in self._files.values():
+            file.close()
 
     def append(self, ids: np.ndarray) -> None:
         """More ids of the document that is being written."""
-        data = ids.astype(self._dtype).tobytes()
-        self._ids.write(data)
-        self._checksum = zlib.crc32(data, self._checksum)
-        self._counts["tokens"] += len(ids)
+        self._write("ids", ids.astype(self._dtype))
+        self.tokens += len(ids)
 
     def end_document(self, begin: int) -> None:
         """The ids from `begin` on, up to here, were a document."""
-        self._starts.write(np.int64(begin).tobytes())
-        self._counts["documents"] += 1
+        self._write("document_starts", np.array([begin], np.int64))
 
     def finish(self, **facts: Any) -> None:
         """Describes the folder, `facts` included; without this it does not read."""
         self.__exit__()
-        meta = {"dtype": self._dtype.name, "checksum": self._checksum}
-        text = json.dumps({**meta, **self._counts, **facts}, indent=1)
-        (self._folder / "meta.json").write_text(text + "\n")
+        meta = {"dtype": self._dtype.name, "checksums": self._checksums, **facts}
+        (self._folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+
+    def _write(self, name: str, array: np.ndarray) -> None:
+        data = array.tobytes()
+        self._files[name].write(data)
+        self._checksums[name] = zlib.crc32(data, self._checksums[name])
 
 
 def read(folder: pathlib.Path, name: str) -> tuple[Tokens, dict[str, Any]] | None:
@@ -82,12 +79,9 @@ def read(folder: pathlib.Path, name: str) -> tuple[Tokens, dict[str, Any]] | Non
         meta = json.loads((folder / "meta.json").read_text())
         ids = np.memmap(folder / "ids.bin", meta["dtype"], "r")
         starts = np.memmap(folder / "document_starts.bin", np.int64, "r")
-        is_whole = (
-            len(ids) == meta["tokens"]
-            and len(starts) == meta["documents"]
-            and _checksum(ids) == meta["checksum"]
-        )
-        tokens = Tokens(ids, starts, meta["bytes"], name, meta["checksum"])
+        checksums = {"ids": _checksum(ids), "document_starts": _checksum(starts)}
+        is_whole = checksums == meta["checksums"]
+        tokens = Tokens(ids, starts, meta["bytes"], name, checksums["ids"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return (tokens, meta) if is_whole else None
@@ -112,9 +106,9 @@ def put(folder: pathlib.Path, place: pathlib.Path) -> None:
     raise failure
 
 
-def _checksum(ids: np.ndarray) -> int:
+def _checksum(array: np.ndarray) -> int:
     """zlib.crc32 of an array's bytes, read in parts."""
     checksum = 0
-    for begin in range(0, len(ids), _CHECKED_TOKENS):
-        checksum = zlib.crc32(ids[begin : begin + _CHECKED_TOKENS], checksum)
+    for begin in range(0, len(array), _CHECKED_NUMBERS):
+        checksum = zlib.crc32(array[begin : begin + _CHECKED_NUMBERS], checksum)
     return checksum
