@@ -44,7 +44,8 @@ class Source(Section):
     """Where texts come from; a plain string is its `path`."""
 
     path: str
-    """A file, a folder, or the name of a TFDS data set."""
+    """A file, a folder of files of one kind, a saved Hugging Face data set, the folder
+    of a built TFDS version, or with `format: tfds` the name of a TFDS data set."""
     format: Literal["text", "jsonl", "csv", "hf", "tfds"] | None = None
     """None: by the name's ending (.txt, .jsonl, .csv), or what a folder holds."""
     column: str = "text"
@@ -52,12 +53,19 @@ class Source(Section):
     split: str | None = None
     """Which split of a Hugging Face or TFDS data set, e.g. `train[:80%]`."""
     data_dir: str | None = None
-    """Where a TFDS data set was built."""
+    """Where a TFDS data set was built; None: TFDS's usual place, and it downloads and
+    builds what is not there."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _from_a_path_alone(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        """What the texts are called in reports: the file, and the split if any."""
+        name = pathlib.Path(self.path).name
+        return name if self.split is None else f"{name}[{self.split}]"
 
 
 class Data(Section):
@@ -74,7 +82,7 @@ class Data(Section):
     cache_dir: str | None = None
     """Where tokenized texts are kept; None: `~/.cache/gptjax/tokens`."""
     workers: NonNegative = 0
-    """Processes that tokenize; 0: one for each core."""
+    """Processes that tokenize a large source; 0: one for each core."""
 
 
 class Optimizer(Section):
@@ -239,7 +247,7 @@ def load(
     Raises:
       UserError: naming the dotted key, what it got and what it may be.
     """
-    omegaconf.OmegaConf.register_new_resolver(
+    omegaconf.OmegaConf.register_resolver(
         "packaged", lambda name: str(assets.text(name)), replace=True
     )
     try:
