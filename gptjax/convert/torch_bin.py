@@ -134,6 +134,7 @@ def read(path: pathlib.Path) -> dict[str, tensors.Tensor]:
         IndexError,
         KeyError,
         OverflowError,
+        RuntimeError,
         TypeError,
         ValueError,
     ) as error:

@@ -1,0 +1,93 @@
+"""Host memory while a checkpoint is read and written, as the kernel counts it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gptjax import model
+from gptjax.convert import hf_config, names, safetensors_file
+
+# In a process of its own: the high-water mark of this one is past.
+MEASURE = """
+import json, pathlib, sys
+import jax
+from gptjax import convert, model
+
+def high_water():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+def reset():
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    return high_water()
+
+source, target = sys.argv[1:]
+jax.devices()
+model.shapes(model.Config())
+before = reset()
+config, params = convert.load(source)
+loaded = high_water() - before
+before = reset()
+convert.save(target, config, params)
+saved = high_water() - before
+print(json.dumps({"loaded": loaded, "saved": saved}))
+"""
+
+pytestmark = pytest.mark.skipif(
+    not pathlib.Path("/proc/self/clear_refs").exists(),
+    reason="the kernel does not tell a process's high-water mark",
+)
+
+
+def write_checkpoint(folder: pathlib.Path, config: model.Config) -> list[int]:
+    """A made-up float32 checkpoint; the sizes of its tensors in bytes."""
+    order = names.in_hf_order(config)
+    entries = safetensors_file.in_file_order(
+        [
+            safetensors_file.Entry(name, np.dtype(np.float32), leaf.hf_shape)
+            for name, leaf, _ in order
+        ]
+    )
+    rng = np.random.default_rng(0)
+    values = hf_config.to_values(config, dtype=np.float32)
+    hf_config.write_json(folder / "config.json", values)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(safetensors_file.header(entries))
+        for entry in entries:
+            file.write(rng.standard_normal(entry.shape, np.float32).data)
+    return [entry.nbytes for entry in entries]
+
+
+def convert_elsewhere(source: pathlib.Path, target: pathlib.Path) -> dict[str, int]:
+    """Bytes above the baseline at the peak of loading and of saving."""
+    command = [sys.executable, "-c", MEASURE, str(source), str(target)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(
+            model.Config(n_layer=24, n_embd=256, n_head=4, vocab_size=40000), id="118MB"
+        ),
+        pytest.param(model.Config(), id="498MB", marks=pytest.mark.slow),
+    ],
+)
+def test_a_checkpoint_is_never_on_the_host_twice(tmp_path, config):
+    """Pages of the mapped file, a stacked leaf beside its layers, or a gathered copy
+    that an array keeps would each show as another part of the model."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    sizes = write_checkpoint(source, config)
+    peak = convert_elsewhere(source, target)
+    assert peak["loaded"] <= sum(sizes) + max(sizes)
+    # The params are there already: only what is being written comes on top.
+    assert peak["saved"] <= 2 * max(sizes)
+    written = (target / "model.safetensors").read_bytes()
+    assert written == (source / "model.safetensors").read_bytes()
