@@ -40,15 +40,15 @@ def prefetch(
         }
         return batch, state
 
-    with futures.ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
-        try:
-            pending = collections.deque(thread.submit(load) for _ in range(depth))
-            while True:
-                item = pending.popleft().result()
-                pending.append(thread.submit(load))
-                yield item
-        finally:
-            thread.shutdown(cancel_futures=True)
+    thread = futures.ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
+        pending = collections.deque(thread.submit(load) for _ in range(depth))
+        while True:
+            item = pending.popleft().result()
+            pending.append(thread.submit(load))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def process_share(sharding: NamedSharding) -> tuple[int, int]:
