@@ -11,8 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import config as config_lib
-from gptjax import convert, data, evaluation, generation, model, pruning, reporting
-from gptjax import training
+from gptjax import (
+    convert,
+    data,
+    evaluation,
+    generation,
+    model,
+    pruning,
+    reporting,
+    training,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +112,7 @@ class Model:
             stride=stride or context,
             batch_sequences=batch_sequences,
             total_bytes=tokens.bytes,
+            text=source.name,
             progress=progress,
         )
 

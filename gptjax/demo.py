@@ -16,8 +16,8 @@ def run(folder: pathlib.Path) -> api.Run:
     """Runs the demo into a folder, or goes on with it."""
     settings = config.load(assets.demo_config(), {"out": str(folder)})
     print(
-        "A small GPT-2 that has read Jane Austen learns Shakespeare, then loses most of "
-        f"its weights.\nConfig: {assets.demo_config()}\nRun folder: {folder}\n",
+        "A small GPT-2 that has read Jane Austen learns Shakespeare, then loses most "
+        f"of its weights.\nConfig: {assets.demo_config()}\nRun folder: {folder}\n",
         flush=True,
     )
     done = api.run_pruning(settings)

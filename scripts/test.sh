@@ -5,9 +5,10 @@
 #     bash scripts/test.sh -m slow             the slow ones
 #     bash scripts/test.sh tests/data -x       any arguments of pytest
 #
-# The tests compare with PyTorch. On Linux pip fetches it with CUDA libraries of
-# several GB, which nothing here uses; the smaller build for CPUs comes with
-#     PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu bash scripts/test.sh
+# The tests compare with PyTorch 2.13.0. On Linux pip fetches it with CUDA libraries of
+# several GB, which nothing here uses; a build for CPUs that pip is told of (see
+# PyTorch's installation page, and pip's PIP_FIND_LINKS) or that .venv already holds
+# does as well.
 # EXTRAS=test,tpu installs further extras of setup.cfg.
 
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"

@@ -26,7 +26,8 @@ def test_masks_have_the_structure_of_params():
     """jax.tree.map over both must never stop at a None."""
     dense = masks.dense(PARAMS, RULES)
     chex.assert_trees_all_equal_structs(dense, PARAMS)
-    assert dense["bias"].ndim == 0 and dense["blocks"]["w"].all()
+    assert dense["bias"].ndim == 0
+    assert dense["blocks"]["w"].all()
 
 
 def test_apply_selects_and_does_not_multiply():
@@ -101,5 +102,5 @@ def test_masks_of_another_model_are_refused(tmp_path):
 def test_vectors_cannot_be_prunable():
     """A bias has one number a neuron; magnitude says nothing about it."""
     params = {"blocks": {"w": jnp.ones((2, 3))}, "bias": jnp.ones(3)}
-    with pytest.raises(errors.UserError, match="blocks/w .* holds vectors"):
+    with pytest.raises(errors.UserError, match=r"blocks/w .* holds vectors"):
         masks.dense(params, RULES)

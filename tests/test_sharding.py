@@ -57,6 +57,6 @@ def test_a_batch_that_the_devices_do_not_share_evenly_is_an_error():
     """The config key is what the user can mend."""
     mesh = sharding.make_mesh()
     with pytest.raises(
-        errors.UserError, match="training.batch_sequences: 12 sequences"
+        errors.UserError, match=r"training\.batch_sequences: 12 sequences"
     ):
         sharding.check_batch(mesh, 12, key="training.batch_sequences")

@@ -35,6 +35,8 @@ class Perplexity:
     """Of the computation."""
     total_bytes: int | None = None
     """UTF-8 bytes in the text."""
+    text: str | None = None
+    """What the text is called."""
 
     @property
     def loss(self) -> float:
@@ -71,8 +73,8 @@ class Perplexity:
     def protocol(self) -> str:
         """One line with everything that the number depends on but model and text."""
         return (
-            f"context {self.context}, stride {self.stride}, {self.predicted:,} of "
-            f"{self.tokens:,} tokens predicted, {self.dtype}"
+            f"{self.text or 'text'}, context {self.context}, stride {self.stride}, "
+            f"{self.predicted:,} of {self.tokens:,} tokens predicted, {self.dtype}"
         )
 
 
@@ -87,6 +89,7 @@ def perplexity(
     dtype: Any = jnp.float32,
     mesh: Mesh | None = None,
     total_bytes: int | None = None,
+    text: str | None = None,
     progress: bool = False,
 ) -> Perplexity:
     """How well a model predicts a text, read in windows of `context` tokens.
@@ -105,6 +108,7 @@ def perplexity(
       batch_sequences: windows read at once; on a mesh, rounded up to what divides
         over its `data` and `fsdp` axes.
       total_bytes: the text's length in bytes, for the figures per byte.
+      text: what the text is called, for the protocol.
       progress: whether to draw a progress bar on stderr.
 
     Raises:
@@ -149,6 +153,7 @@ def perplexity(
         stride=stride,
         dtype=jnp.dtype(dtype).name,
         total_bytes=total_bytes,
+        text=text,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from gptjax import data, generation, masks, sharding, training
 from gptjax.training import state as state_lib
 
-REPEATS = 3
+REPEATS = 5
 """Timed pairs, dense and pruned in turn, after one that is not counted."""
 DECODED_TOKENS = 64
 
@@ -23,7 +23,7 @@ def measure(
     trainer: training.Trainer,
     params: Any,
     load_masks: Callable[[], masks.Masks],
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Seconds of a training step and of decoding, with and without the zeros.
 
     The two are timed in turn on the same compiled programs, and the medians
@@ -37,15 +37,19 @@ def measure(
 
     Returns:
       step_seconds_dense, step_seconds_pruned, decode_seconds_dense,
-      decode_seconds_pruned.
+      decode_seconds_pruned: medians. step_ratios, decode_ratios: pruned over dense
+      for each pair, which tell noise from a difference.
     """
-    decode = _time_decode(prepared, params)
-    step = _time_step(trainer, params, load_masks)
-    return {
-        f"{what}_seconds_{which}": seconds
-        for what, pair in (("step", step), ("decode", decode))
-        for which, seconds in zip(("dense", "pruned"), pair, strict=True)
+    timed = {
+        "decode": _time_decode(prepared, params),
+        "step": _time_step(trainer, params, load_masks),
     }
+    figures = {}
+    for what, (dense, pruned) in timed.items():
+        figures[f"{what}_seconds_dense"] = statistics.median(dense)
+        figures[f"{what}_seconds_pruned"] = statistics.median(pruned)
+        figures[f"{what}_ratios"] = [b / a for a, b in zip(dense, pruned, strict=True)]
+    return figures
 
 
 def samples(prepared: training.Prepared, params: Any) -> dict[str, str] | None:
@@ -78,7 +82,9 @@ def samples(prepared: training.Prepared, params: Any) -> dict[str, str] | None:
     }
 
 
-def _time_decode(prepared: training.Prepared, pruned: Any) -> tuple[float, float]:
+def _time_decode(
+    prepared: training.Prepared, pruned: Any
+) -> tuple[list[float], list[float]]:
     prompt = np.asarray(prepared.train.ids[:8]).tolist()
     tokens = min(DECODED_TOKENS, prepared.model_config.n_positions - len(prompt))
 
@@ -98,7 +104,7 @@ def _time_decode(prepared: training.Prepared, pruned: Any) -> tuple[float, float
 
 def _time_step(
     trainer: training.Trainer, params: Any, load_masks: Callable[[], masks.Masks]
-) -> tuple[float, float]:
+) -> tuple[list[float], list[float]]:
     places = sharding.batch_sharding(trainer.mesh)
     with contextlib.closing(data.prefetch(trainer.batches(0), places)) as stream:
         batch, _ = next(iter(stream))
@@ -119,9 +125,9 @@ def _time_step(
 
 def _alternate(
     run: Callable[[Any], None], dense: Callable[[], Any], pruned: Callable[[], Any]
-) -> tuple[float, float]:
-    """Median seconds of `run` on what each of the other two gives, in turn."""
-    seconds = ([], [])
+) -> tuple[list[float], list[float]]:
+    """Seconds of `run` on what each of the other two gives, in turn, pair by pair."""
+    seconds: tuple[list[float], list[float]] = ([], [])
     for repeat in range(REPEATS + 1):
         for make, taken in zip((dense, pruned), seconds, strict=True):
             argument = jax.block_until_ready(make())
@@ -129,4 +135,4 @@ def _alternate(
             run(argument)
             if repeat:
                 taken.append(time.perf_counter() - began)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    return seconds

@@ -4,6 +4,7 @@
 own.
 """
 
+from gptjax.training import signals as signals
 from gptjax.training.fit import Phase as Phase
 from gptjax.training.fit import fit as fit
 from gptjax.training.optimizer import OPTIMIZERS as OPTIMIZERS

@@ -104,6 +104,7 @@ class Trainer:
         protocol = self.settings.evaluation
         context = protocol.context_tokens or self.model_config.n_positions
         assert self.valid_tokens is not None
+        assert self.settings.data.valid is not None
         ids = self.valid_tokens.ids
         return evaluation.perplexity(
             self.model_config,
@@ -114,6 +115,7 @@ class Trainer:
             batch_sequences=protocol.batch_sequences,
             dtype=self.dtype,
             mesh=self.mesh,
+            text=self.settings.data.valid.name,
         )
 
     def batches(self, stream: int) -> data.Batches:

@@ -144,7 +144,7 @@ def test_a_nan_score_stops_the_pruning():
     dense = masks.dense(params, PRUNABLE)
     kernel = params["blocks"]["mlp"]["up"]["kernel"]
     params["blocks"]["mlp"]["up"]["kernel"] = kernel.at[1, 2, 3].set(jnp.nan)
-    with pytest.raises(errors.UserError, match="blocks/mlp/up/kernel: .* NaN"):
+    with pytest.raises(errors.UserError, match=r"blocks/mlp/up/kernel: .* NaN"):
         ranking.prune_to(params, dense, sparsity=0.5, scope="global")
 
 

@@ -1,0 +1,179 @@
+"""The loop as its caller sees it: resume, early stopping, divergence, logs."""
+
+import json
+import math
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from gptjax import config, convert, errors, model, training
+
+TEXT = "".join(chr(97 + (7 * i * i + 3 * i) % 23) + " " for i in range(4000))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model with the packaged tokenizer, and two texts."""
+    folder = tmp_path_factory.mktemp("fit")
+    gpt = model.Config(
+        n_layer=1, n_embd=8, n_head=2, vocab_size=2048, n_positions=16, attn_pdrop=0.2
+    )
+    params = model.init(jax.random.key(0), gpt)
+    convert.save(folder / "tiny", gpt, params, like=convert.resolve("packaged"))
+    (folder / "train.txt").write_text(TEXT)
+    (folder / "valid.txt").write_text(TEXT[:600])
+    return folder
+
+
+def settings(folder, out, **overrides):
+    return config.load(
+        None,
+        {
+            "model": str(folder / "tiny"),
+            "out": str(out),
+            "mesh.data": 1,
+            "mesh.fsdp": 8,
+            "data.train": str(folder / "train.txt"),
+            "data.valid": str(folder / "valid.txt"),
+            "data.sequence_tokens": 16,
+            "data.cache_dir": str(folder / "cache"),
+            "training.steps": 6,
+            "training.log_every_steps": 1,
+            "optimizer.learning_rate": 0.01,
+            **overrides,
+        },
+    )
+
+
+def losses(out):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [(r["phase"], r["step"], r["loss"]) for r in records if "loss" in r]
+
+
+def exported(out):
+    return jax.tree.map(np.asarray, convert.load(out / "export")[1])
+
+
+def test_a_run_leaves_what_it_promises(folder, tmp_path):
+    """config, metrics, events, checkpoints, export, summary: each read by others."""
+    done = training.train(settings(folder, tmp_path / "run"))
+    assert [step for _, step, _ in losses(done.folder)] == [1, 2, 3, 4, 5, 6]
+    assert done.summary["end"]["perplexity"] < done.summary["start"]["perplexity"]
+    assert "valid.txt, context 16, stride 16" in done.summary["end"]["protocol"]
+    assert config.load(done.folder / "config.yaml").training.steps == 6
+    assert list((done.folder / "tensorboard" / "train").glob("events*"))
+    assert (done.folder / "checkpoints" / "train" / "6").is_dir()
+    assert not list(done.folder.rglob("*.part"))
+
+
+def test_a_run_stopped_by_a_signal_ends_bit_for_bit_as_the_unbroken_one(
+    folder, tmp_path, monkeypatch
+):
+    """Optimizer, schedule, dropout, data and logs must all go on from one place."""
+    training.train(settings(folder, tmp_path / "whole"))
+
+    class Impatient(training.signals.StopRequest):
+        def reached(self, step):
+            self.signal = training.signals.signal.SIGTERM
+            return step in (2, 5)
+
+    monkeypatch.setattr(training.signals, "StopRequest", Impatient)
+    broken = settings(folder, tmp_path / "broken")
+    for step in (2, 5):
+        with pytest.raises(
+            errors.Stopped, match=f"by SIGTERM after step {step} of train"
+        ):
+            training.train(broken)
+    training.train(broken)
+    chex.assert_trees_all_equal(
+        exported(tmp_path / "broken"), exported(tmp_path / "whole")
+    )
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_one_mesh_resumes_on_another(folder, tmp_path, monkeypatch):
+    """Slices come and go in other sizes; the run should not care."""
+    training.train(settings(folder, tmp_path / "whole"))
+
+    class Impatient(training.signals.StopRequest):
+        def reached(self, step):
+            self.signal = training.signals.signal.SIGTERM
+            return step == 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.signals, "StopRequest", Impatient)
+        with pytest.raises(errors.Stopped):
+            training.train(settings(folder, tmp_path / "moved"))
+    other = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
+    training.train(settings(folder, tmp_path / "moved", **other))
+    for (_, _, ours), (_, _, expected) in zip(
+        losses(tmp_path / "moved"), losses(tmp_path / "whole"), strict=True
+    ):
+        assert ours == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(
+    folder, tmp_path
+):
+    """A NaN checkpoint is worse than none: it looks like progress."""
+    diverging = {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 1e20,
+        "optimizer.warmup_steps": 5,
+        "optimizer.clip_norm": None,
+        "training.checkpoint_every_steps": 1,
+    }
+    with pytest.raises(errors.UserError) as caught:
+        training.train(settings(folder, tmp_path / "run", **diverging))
+    message = str(caught.value)
+    assert "train step " in message
+    assert "of stream 0 (seed 0)" in message
+    assert "last good checkpoint: " in message
+    saved = sorted(int(p.name) for p in (tmp_path / "run/checkpoints/train").iterdir())
+    assert message.endswith(str(tmp_path / "run/checkpoints/train" / str(saved[-1])))
+    bad = int(message.split("train step ")[1].split(":")[0])
+    assert saved[-1] == bad - 1
+    assert not (tmp_path / "run" / "export").exists()
+    assert all(math.isfinite(loss) for _, _, loss in losses(tmp_path / "run"))
+
+
+def test_early_stopping_ends_with_the_best_checkpoint(folder, tmp_path):
+    """The last state is by definition worse than the best one here."""
+    done = training.train(
+        settings(
+            folder,
+            tmp_path / "run",
+            **{
+                "training.steps": 40,
+                "training.evaluate_every_steps": 1,
+                "training.early_stopping_evaluations": 2,
+                "training.keep_checkpoints": 1,
+                "optimizer.learning_rate": 3.0,
+                "optimizer.schedule": "constant",
+            },
+        )
+    )
+    lines = (done.folder / "metrics.jsonl").read_text().splitlines()
+    measured = [json.loads(line) for line in lines]
+    measured = [r["valid_loss"] for r in measured if "valid_loss" in r]
+    assert len(measured) < 40
+    assert done.summary["end"]["loss"] == min(measured)
+
+
+def test_a_folder_that_holds_another_run_is_refused(folder, tmp_path):
+    """Going on with other settings would mix two runs into one."""
+    training.train(settings(folder, tmp_path / "run", **{"training.steps": 1}))
+    with pytest.raises(errors.UserError, match=r"a run with training\.steps 1, not 6"):
+        training.train(settings(folder, tmp_path / "run"))
+
+
+def test_a_run_without_validation_text_trains_all_the_same(folder, tmp_path):
+    """Perplexity is then left out, not invented."""
+    done = training.train(
+        settings(folder, tmp_path / "run", **{"data.valid": None, "training.steps": 2})
+    )
+    assert done.summary["start"] is None
+    assert done.summary["end"] is None
