@@ -112,7 +112,7 @@ def test_a_state_resumes_at_the_very_next_batch(before, wasted, size):
         _same(left, right)
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.settings(deadline=None, max_examples=15)
 @hypothesis.given(
     steps=st.integers(1, 3), processes=st.integers(1, 4), share=st.integers(1, 3)
 )
