@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax import errors, model, sharding, tree
 from gptjax.convert import folders, hf_config, names, safetensors_file, tensors
+
+_PIECE_BYTES = 16 * 2**20
 
 
 def save(
@@ -58,9 +59,10 @@ def save(
                 write(safetensors_file.header(shard))
                 for entry in shard:
                     leaf, place = places[entry.name]
-                    array = _gather(flat[leaf.path], leaf, place)
-                    # Not every numpy knows bfloat16 as a buffer; all know bytes.
-                    write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                    for piece in _pieces(flat[leaf.path], leaf, place):
+                        # A buffer of bfloat16 is nothing that Python knows.
+                        flat_piece = np.ascontiguousarray(piece).reshape(-1)
+                        write(flat_piece.view(np.uint8).data)
         if is_writer:
             if len(shards) > 1:
                 _write_index(staging, shards)
@@ -98,39 +100,47 @@ def widest(dtypes: list[np.dtype]) -> np.dtype:
     return dtypes[0] if len(set(dtypes)) == 1 else np.dtype(np.float32)
 
 
-def _gather(leaf: Any, entry: names.Leaf, place: int) -> np.ndarray:
-    """One Hugging Face tensor of a leaf, on this host.
+def _pieces(leaf: Any, entry: names.Leaf, place: int) -> Iterator[np.ndarray]:
+    """One tensor of a leaf on this host, in pieces whose bytes follow each other.
 
-    Always a fresh array: reading a sharded one as numpy would keep what was
+    Always of fresh arrays: reading a sharded one as numpy would keep what was
     gathered for as long as the params themselves live.
     """
-    if isinstance(leaf, jax.Array):
-        if entry.is_stacked:
-            part = jax.lax.dynamic_index_in_dim(leaf, np.int32(place), keepdims=False)
-        else:
-            part = jnp.array(leaf, copy=True)
-        array = sharding.to_host(part)
+    if not isinstance(leaf, jax.Array):
+        yield np.asarray(leaf)[place] if entry.is_stacked else np.asarray(leaf)
+    elif entry.is_stacked:
+        part = jax.lax.dynamic_index_in_dim(leaf, np.int32(place), keepdims=False)
+        yield sharding.to_host(part)
     else:
-        array = np.asarray(leaf)[place] if entry.is_stacked else np.asarray(leaf)
-    return array.reshape(entry.hf_shape)
+        count = leaf.shape[0]
+        rows = max(1, _PIECE_BYTES * count // leaf.nbytes)
+        for start in range(0, count, rows):
+            size = min(rows, count - start)
+            part = jax.lax.dynamic_slice_in_dim(leaf, np.int32(start), size)
+            yield sharding.to_host(part)
 
 
 def _split(
     entries: list[safetensors_file.Entry], max_shard_bytes: int
 ) -> Mapping[str, list[safetensors_file.Entry]]:
-    """The entries by file name, in files named as transformers names them."""
+    """The entries by file name, split and named as transformers does it."""
     if max_shard_bytes < 1:
         raise errors.UserError(
             f"max_shard_bytes is {max_shard_bytes}; it must be at least 1"
         )
-    shards: list[list[safetensors_file.Entry]] = [[]]
-    filled = 0
+    shards: list[list[safetensors_file.Entry]] = []
+    current: list[safetensors_file.Entry] = []
     for entry in entries:
-        if shards[-1] and filled + entry.nbytes > max_shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(entry)
-        filled += entry.nbytes
+        if entry.nbytes > max_shard_bytes:
+            # Alone, and those before and after it are not parted.
+            shards.append([entry])
+            continue
+        if sum(e.nbytes for e in current) + entry.nbytes > max_shard_bytes:
+            shards.append(current)
+            current = []
+        current.append(entry)
+    if current:
+        shards.append(current)
     if len(shards) == 1:
         return {"model.safetensors": shards[0]}
     return {

@@ -3,11 +3,10 @@
 import pathlib
 import re
 
-from gptjax import errors
+from gptjax import assets, errors
 from gptjax.convert import checkpoint_files, folders, hf_config
 
 PACKAGED = "packaged"
-_PACKAGED_FOLDER = pathlib.Path(__file__).parent.parent / "assets" / "gpt2-austen"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -24,7 +23,7 @@ def resolve(name: str | pathlib.Path) -> pathlib.Path:
     """
     folder = pathlib.Path(name).expanduser()
     if str(name) == PACKAGED:
-        return _PACKAGED_FOLDER
+        return assets.checkpoint()
     if folder.is_dir():
         return _in_folder(folder)
     if folder.exists():

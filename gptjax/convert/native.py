@@ -78,10 +78,14 @@ def load(
                 for leaf in shapes
             }
             return checkpointer.restore(path, restore_args=tree.unflatten(args))
-    except (ValueError, OSError, KeyError, AttributeError) as error:
+    except errors.UserError:
+        raise
+    except Exception as error:
+        # orbax raises all sorts of errors for broken files, plain Exceptions among
+        # them; a fault of our own would be wrapped too, but keeps its traceback.
         reason = " ".join(str(error).split())
         raise errors.UserError(
-            f"{path}: truncated or corrupt: {reason:.300}"
+            f"{path}: truncated or corrupt: {reason:.200}"
         ) from error
 
 

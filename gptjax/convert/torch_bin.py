@@ -133,6 +133,8 @@ def read(path: pathlib.Path) -> dict[str, tensors.Tensor]:
         ImportError,
         IndexError,
         KeyError,
+        MemoryError,
+        OSError,
         OverflowError,
         RuntimeError,
         TypeError,

@@ -1,6 +1,7 @@
 """Host memory while a checkpoint is read and written, as the kernel counts it."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from gptjax.convert import hf_config, names, safetensors_file
 MEASURE = """
 import json, pathlib, sys
 import jax
-from gptjax import convert, model
+from gptjax import convert, model, sharding
 
 def high_water():
     status = pathlib.Path("/proc/self/status").read_text()
@@ -25,11 +26,15 @@ def reset():
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     return high_water()
 
-source, target = sys.argv[1:]
+def split(shapes):
+    return sharding.param_shardings(sharding.make_mesh(fsdp=-1, data=1), shapes)
+
+source, target, devices = sys.argv[1:]
+jax.config.update("jax_num_cpu_devices", int(devices))
 jax.devices()
 model.shapes(model.Config())
 before = reset()
-config, params = convert.load(source)
+config, params = convert.load(source, shardings=split)
 loaded = high_water() - before
 before = reset()
 convert.save(target, config, params)
@@ -62,10 +67,14 @@ def write_checkpoint(folder: pathlib.Path, config: model.Config) -> list[int]:
     return [entry.nbytes for entry in entries]
 
 
-def convert_elsewhere(source: pathlib.Path, target: pathlib.Path) -> dict[str, int]:
+def convert_elsewhere(source, target, devices: int) -> dict[str, int]:
     """Bytes above the baseline at the peak of loading and of saving."""
-    command = [sys.executable, "-c", MEASURE, str(source), str(target)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", MEASURE, source, target, str(devices)]
+    # Without the eight devices of this process.
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -79,15 +88,17 @@ def convert_elsewhere(source: pathlib.Path, target: pathlib.Path) -> dict[str, i
         pytest.param(model.Config(), id="498MB", marks=pytest.mark.slow),
     ],
 )
-def test_a_checkpoint_is_never_on_the_host_twice(tmp_path, config):
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_checkpoint_is_never_on_the_host_twice(tmp_path, config, devices):
     """Pages of the mapped file, a stacked leaf beside its layers, or a gathered copy
     that an array keeps would each show as another part of the model."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     sizes = write_checkpoint(source, config)
-    peak = convert_elsewhere(source, target)
+    peak = convert_elsewhere(source, target, devices)
     assert peak["loaded"] <= sum(sizes) + max(sizes)
-    # The params are there already: only what is being written comes on top.
-    assert peak["saved"] <= 2 * max(sizes)
+    # The params are there already: a tensor or a part of one comes on top, and what
+    # the programs that cut it out of its leaf take, some 50 MB however large they are.
+    assert peak["saved"] <= max(sizes) + 64 * 2**20
     written = (target / "model.safetensors").read_bytes()
     assert written == (source / "model.safetensors").read_bytes()

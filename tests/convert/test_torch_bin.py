@@ -4,6 +4,7 @@ import collections
 import os
 import pathlib
 import pickle
+import random
 import zipfile
 
 import pytest
@@ -100,3 +101,25 @@ def test_any_other_file_is_refused(tmp_path):
         path.write_bytes(data)
         with pytest.raises(errors.UserError, match=r"x\.bin: [^\n]*$"):
             torch_bin.read(path)
+
+
+@pytest.mark.parametrize("zipped", ZIPPED)
+def test_flipped_bytes_are_an_error_or_harmless(tmp_path, zipped):
+    """A bad disk may turn any byte of the pickle into any other."""
+    path = tmp_path / "x.bin"
+    stored = {"a": torch.randn(3, 4), "b": torch.randn(5).half()}
+    torch.save(stored, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    messages = []
+    for _ in range(300):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data)
+        try:
+            for tensor in torch_bin.read(path).values():
+                tensor.array.tobytes()
+        except errors.UserError as error:
+            messages.append(str(error))
+    assert messages
+    assert not any("\n" in message for message in messages)
