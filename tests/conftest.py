@@ -1,4 +1,4 @@
-"""Eight fake CPU devices and strict broadcasting, set before JAX starts."""
+"""Eight fake CPU devices, strict broadcasting, and a tiny model to run things on."""
 
 import os
 
@@ -8,5 +8,77 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Keeps compiled programs between tests and runs: XLA takes most of the time."""
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tmp_path_factory):
+    """A function (out, **overrides) -> config.Run of a run that takes seconds.
+
+    The model is one layer of random weights with the packaged tokenizer; the text is
+    made up.
+    """
+    from gptjax import config, convert, model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    gpt = model.Config(
+        n_layer=2, n_embd=8, n_head=2, vocab_size=2048, n_positions=16, attn_pdrop=0.2
+    )
+    params = model.init(jax.random.key(0), gpt)
+    convert.save(folder / "model", gpt, params, like=convert.resolve("packaged"))
+    text = "".join(chr(97 + (7 * i * i + 3 * i) % 23) + " " for i in range(4000))
+    (folder / "train.txt").write_text(text)
+    (folder / "valid.txt").write_text(text[:600])
+
+    def settings(out, **overrides):
+        return config.load(
+            None,
+            {
+                "model": str(folder / "model"),
+                "out": str(out),
+                "mesh.data": 1,
+                "mesh.fsdp": 8,
+                "data.train": str(folder / "train.txt"),
+                "data.valid": str(folder / "valid.txt"),
+                "data.sequence_tokens": 16,
+                "data.cache_dir": str(folder / "cache"),
+                "training.steps": 6,
+                "training.log_every_steps": 1,
+                "optimizer.learning_rate": 0.01,
+                **overrides,
+            },
+        )
+
+    return settings
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """A function (steps) that makes runs behave as if SIGTERM came at such steps.
+
+    Each (phase's) step stops a run once: started again, the run passes it.
+    """
+    from gptjax import training
+
+    def install(*steps):
+        left = list(steps)
+
+        class Impatient(training.signals.StopRequest):
+            def reached(self, step):
+                if step not in left:
+                    return False
+                left.remove(step)
+                self.signal = training.signals.signal.SIGTERM
+                return True
+
+        monkeypatch.setattr(training.signals, "StopRequest", Impatient)
+
+    return install

@@ -120,7 +120,11 @@ def _time_step(
         current, metrics = trainer.train_step(current, batch, key)
         jax.block_until_ready(metrics)
 
-    return _alternate(step, trainer.dense_masks, load_masks)
+    def placed(make):
+        # Scalars, too: a step that is handed another kind of array compiles again.
+        return lambda: jax.device_put(make(), trainer.places.masks)
+
+    return _alternate(step, placed(trainer.dense_masks), placed(load_masks))
 
 
 def _alternate(

@@ -117,8 +117,8 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": loss / count,
-            "grad_norm": optax.global_norm(grads),
-            "param_norm": optax.global_norm(params),
+            "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(params),
             "learning_rate": schedule(state.step),
             "tokens": tokens,
         }

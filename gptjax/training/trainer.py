@@ -122,6 +122,9 @@ class Trainer:
         """The endless batches of a stream, this process's share of each."""
         # A seed that two streams share by chance would repeat a round's batches.
         mixed = np.random.SeedSequence([self.settings.seed, stream])
+        process_index, process_count = data.process_share(
+            sharding.batch_sharding(self.mesh)
+        )
         return data.Batches(
             self.train_tokens,
             sequence_tokens=self.settings.data.sequence_tokens,
@@ -129,8 +132,8 @@ class Trainer:
             accumulation_steps=self.settings.training.accumulation_steps,
             seed=int(mixed.generate_state(1)[0]),
             respect_documents=self.settings.data.respect_documents,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=process_index,
+            process_count=process_count,
         )
 
     def stream_key(self, stream: int) -> jax.Array:

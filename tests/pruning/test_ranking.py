@@ -65,7 +65,7 @@ def tied_scores(seed, decimals):
     )
 
 
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=15, deadline=None)
 @hypothesis.given(
     seed=st.integers(0, 100),
     decimals=st.sampled_from([0, 1, 6]),
@@ -84,11 +84,9 @@ def test_masks_are_those_of_a_stable_sort(seed, decimals, steps, scope, on_mesh)
         expected = by_sorting(scores, current, sparsity, scope)
         new = ranking.prune_to(scores, current, sparsity=sparsity, scope=scope)
         chex.assert_trees_all_equal(prunable_leaves(new, new), expected)
-        shardings = [jax.tree.map(lambda x: x.sharding, m) for m in (new, scores)]
-        kernel = ("blocks", "mlp", "up", "kernel")
-        for name in kernel:
-            shardings = [s[name] for s in shardings]
-        assert shardings[0] == shardings[1]
+        for path, mask in tree.flatten(new).items():
+            if masks.is_prunable(mask):
+                assert mask.sharding == tree.flatten(scores)[path].sharding
         current = new
 
 

@@ -8,43 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from gptjax import config, convert, errors, model, training
-
-TEXT = "".join(chr(97 + (7 * i * i + 3 * i) % 23) + " " for i in range(4000))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny model with the packaged tokenizer, and two texts."""
-    folder = tmp_path_factory.mktemp("fit")
-    gpt = model.Config(
-        n_layer=1, n_embd=8, n_head=2, vocab_size=2048, n_positions=16, attn_pdrop=0.2
-    )
-    params = model.init(jax.random.key(0), gpt)
-    convert.save(folder / "tiny", gpt, params, like=convert.resolve("packaged"))
-    (folder / "train.txt").write_text(TEXT)
-    (folder / "valid.txt").write_text(TEXT[:600])
-    return folder
-
-
-def settings(folder, out, **overrides):
-    return config.load(
-        None,
-        {
-            "model": str(folder / "tiny"),
-            "out": str(out),
-            "mesh.data": 1,
-            "mesh.fsdp": 8,
-            "data.train": str(folder / "train.txt"),
-            "data.valid": str(folder / "valid.txt"),
-            "data.sequence_tokens": 16,
-            "data.cache_dir": str(folder / "cache"),
-            "training.steps": 6,
-            "training.log_every_steps": 1,
-            "optimizer.learning_rate": 0.01,
-            **overrides,
-        },
-    )
+from gptjax import config, convert, errors, training
 
 
 def losses(out):
@@ -57,9 +21,9 @@ def exported(out):
     return jax.tree.map(np.asarray, convert.load(out / "export")[1])
 
 
-def test_a_run_leaves_what_it_promises(folder, tmp_path):
+def test_a_run_leaves_what_it_promises(tiny_settings, tmp_path):
     """config, metrics, events, checkpoints, export, summary: each read by others."""
-    done = training.train(settings(folder, tmp_path / "run"))
+    done = training.train(tiny_settings(tmp_path / "run"))
     assert [step for _, step, _ in losses(done.folder)] == [1, 2, 3, 4, 5, 6]
     assert done.summary["end"]["perplexity"] < done.summary["start"]["perplexity"]
     assert "valid.txt, context 16, stride 16" in done.summary["end"]["protocol"]
@@ -70,18 +34,12 @@ def test_a_run_leaves_what_it_promises(folder, tmp_path):
 
 
 def test_a_run_stopped_by_a_signal_ends_bit_for_bit_as_the_unbroken_one(
-    folder, tmp_path, monkeypatch
+    tiny_settings, tmp_path, stop_at
 ):
     """Optimizer, schedule, dropout, data and logs must all go on from one place."""
-    training.train(settings(folder, tmp_path / "whole"))
-
-    class Impatient(training.signals.StopRequest):
-        def reached(self, step):
-            self.signal = training.signals.signal.SIGTERM
-            return step in (2, 5)
-
-    monkeypatch.setattr(training.signals, "StopRequest", Impatient)
-    broken = settings(folder, tmp_path / "broken")
+    training.train(tiny_settings(tmp_path / "whole"))
+    stop_at(2, 5)
+    broken = tiny_settings(tmp_path / "broken")
     for step in (2, 5):
         with pytest.raises(
             errors.Stopped, match=f"by SIGTERM after step {step} of train"
@@ -94,21 +52,14 @@ def test_a_run_stopped_by_a_signal_ends_bit_for_bit_as_the_unbroken_one(
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
 
 
-def test_a_checkpoint_of_one_mesh_resumes_on_another(folder, tmp_path, monkeypatch):
+def test_a_checkpoint_of_one_mesh_resumes_on_another(tiny_settings, tmp_path, stop_at):
     """Slices come and go in other sizes; the run should not care."""
-    training.train(settings(folder, tmp_path / "whole"))
-
-    class Impatient(training.signals.StopRequest):
-        def reached(self, step):
-            self.signal = training.signals.signal.SIGTERM
-            return step == 3
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.signals, "StopRequest", Impatient)
-        with pytest.raises(errors.Stopped):
-            training.train(settings(folder, tmp_path / "moved"))
+    training.train(tiny_settings(tmp_path / "whole"))
+    stop_at(3)
+    with pytest.raises(errors.Stopped):
+        training.train(tiny_settings(tmp_path / "moved"))
     other = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
-    training.train(settings(folder, tmp_path / "moved", **other))
+    training.train(tiny_settings(tmp_path / "moved", **other))
     for (_, _, ours), (_, _, expected) in zip(
         losses(tmp_path / "moved"), losses(tmp_path / "whole"), strict=True
     ):
@@ -116,7 +67,7 @@ def test_a_checkpoint_of_one_mesh_resumes_on_another(folder, tmp_path, monkeypat
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(
-    folder, tmp_path
+    tiny_settings, tmp_path
 ):
     """A NaN checkpoint is worse than none: it looks like progress."""
     diverging = {
@@ -127,7 +78,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(
         "training.checkpoint_every_steps": 1,
     }
     with pytest.raises(errors.UserError) as caught:
-        training.train(settings(folder, tmp_path / "run", **diverging))
+        training.train(tiny_settings(tmp_path / "run", **diverging))
     message = str(caught.value)
     assert "train step " in message
     assert "of stream 0 (seed 0)" in message
@@ -140,11 +91,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(
     assert all(math.isfinite(loss) for _, _, loss in losses(tmp_path / "run"))
 
 
-def test_early_stopping_ends_with_the_best_checkpoint(folder, tmp_path):
+def test_early_stopping_ends_with_the_best_checkpoint(tiny_settings, tmp_path):
     """The last state is by definition worse than the best one here."""
     done = training.train(
-        settings(
-            folder,
+        tiny_settings(
             tmp_path / "run",
             **{
                 "training.steps": 40,
@@ -163,17 +113,17 @@ def test_early_stopping_ends_with_the_best_checkpoint(folder, tmp_path):
     assert done.summary["end"]["loss"] == min(measured)
 
 
-def test_a_folder_that_holds_another_run_is_refused(folder, tmp_path):
+def test_a_folder_that_holds_another_run_is_refused(tiny_settings, tmp_path):
     """Going on with other settings would mix two runs into one."""
-    training.train(settings(folder, tmp_path / "run", **{"training.steps": 1}))
+    training.train(tiny_settings(tmp_path / "run", **{"training.steps": 1}))
     with pytest.raises(errors.UserError, match=r"a run with training\.steps 1, not 6"):
-        training.train(settings(folder, tmp_path / "run"))
+        training.train(tiny_settings(tmp_path / "run"))
 
 
-def test_a_run_without_validation_text_trains_all_the_same(folder, tmp_path):
+def test_a_run_without_validation_text_trains_all_the_same(tiny_settings, tmp_path):
     """Perplexity is then left out, not invented."""
     done = training.train(
-        settings(folder, tmp_path / "run", **{"data.valid": None, "training.steps": 2})
+        tiny_settings(tmp_path / "run", **{"data.valid": None, "training.steps": 2})
     )
     assert done.summary["start"] is None
     assert done.summary["end"] is None
