@@ -121,7 +121,13 @@ def test_the_packaged_checkpoint_is_the_one_torch_computes():
     assert_parity(folder, oracle, tokens_BT)
 
 
-@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@hypothesis.settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    # Shrinking would compile hundreds of models more; small ones come first anyway.
+    phases=[hypothesis.Phase.generate],
+)
 @hypothesis.given(hf_config=configs(), seed=st.integers(0, 2**31), data=st.data())
 def test_logits_and_gradients_are_those_of_torch(hf_config, seed, data):
     """Any field of the config that is read wrongly or not at all shows here."""
