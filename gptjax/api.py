@@ -19,6 +19,7 @@ from gptjax import (
     model,
     pruning,
     reporting,
+    sharding,
     training,
 )
 
@@ -184,13 +185,17 @@ def prune(config: str | pathlib.Path | None, **overrides: Any) -> Run:
 
 def run_training(settings: config_lib.Run) -> Run:
     """Fine-tunes, and draws the report."""
-    folder = training.train(settings).folder
-    reporting.write(folder)
-    return Run(folder)
+    return _reported(training.train(settings).folder)
 
 
 def run_pruning(settings: config_lib.Run) -> Run:
     """Prunes, and draws the report."""
-    folder = pruning.run(settings).folder
-    reporting.write(folder)
+    return _reported(pruning.run(settings).folder)
+
+
+def _reported(folder: pathlib.Path) -> Run:
+    """The run of a folder, its report drawn by one of the processes that share it."""
+    if jax.process_index() == 0:
+        reporting.write(folder)
+    sharding.sync("report")
     return Run(folder)

@@ -52,7 +52,7 @@ def _options(
         bool, typer.Option("--debug", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    del debug  # read in main, which is where errors arrive
+    del debug  # main takes it, wherever it stands: that is where errors arrive
 
 
 @app.command()
@@ -250,18 +250,19 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; None: the process's.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    is_debugging = "--debug" in arguments
     # orbax and TFDS greet the terminal through absl; a user asked for neither.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         # Exits by itself: after help, after Ctrl-C, and with 2 for bad usage.
-        app(args=arguments, prog_name="gptjax")
+        app(args=[a for a in arguments if a != "--debug"], prog_name="gptjax")
     except SystemExit as ended:
         return ended.code
     except errors.Stopped as stopped:
         print(f"gptjax: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
     except errors.UserError as error:
-        if "--debug" in arguments:
+        if is_debugging:
             raise
         print(f"gptjax: {error}", file=sys.stderr)
         return 1

@@ -2,17 +2,23 @@
 
 import pathlib
 
+import jax
+
 from gptjax.reporting import run_folder, savings, statements, tables
 
 
 def print_run(folder: str | pathlib.Path) -> None:
     """Prints what the run in `folder` came to, and where to look further.
 
+    Of several processes only the first prints.
+
     Raises:
       UserError: if `folder` is no run folder.
     """
     import rich.console
 
+    if jax.process_index() > 0:
+        return
     folder = pathlib.Path(folder)
     run = run_folder.read(folder)
     console = rich.console.Console(highlight=False, markup=False, emoji=False)

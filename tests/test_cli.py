@@ -1,0 +1,128 @@
+"""The commands as a user meets them: exit codes, one-line errors, printed figures."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+import transformers
+
+from gptjax import assets, cli, config
+
+REFERENCE = str(assets.checkpoint())
+
+
+@pytest.fixture
+def run(capfd):
+    """A function (*arguments) -> (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        return (code, *capfd.readouterr())
+
+    return call
+
+
+def test_help_names_every_command(run):
+    """A command that is not listed does not exist for its users."""
+    code, out, _ = run("--help")
+    assert code == 0
+    commands = ["demo", "train", "prune", "convert", "evaluate", "generate", "report"]
+    assert all(command in out for command in commands)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["evaluate"], 2, "Missing argument"),
+        (["evaluat", "packaged"], 2, "No such command"),
+        (["convert", "packaged", "x", "--to", "onnx"], 2, "onnx"),
+        (["train", "nowhere.yaml"], 1, "nowhere.yaml: there is no such config file"),
+        (
+            ["train", "{yaml}", "trainin.steps=1"],
+            1,
+            "trainin: unknown key; did you mean",
+        ),
+        (["train", "{yaml}", "data.train=nowhere.txt"], 1, "nowhere.txt"),
+        (["train", "{yaml}", "data.sequence_tokens=512"], 1, "n_positions 256"),
+        (
+            ["prune", "{yaml}", "pruning.sparsities=[0.5]", "data.valid=null"],
+            1,
+            "data.va",
+        ),
+        (
+            ["generate", "./nowhere", "--prompt", "x"],
+            1,
+            "nowhere: there is no such folder",
+        ),
+        (["generate", "packaged", "--prompt", ""], 1, "prompt"),
+        (["evaluate", "packaged", "--text", "nowhere.txt"], 1, "nowhere.txt"),
+        (["report", "nowhere"], 1, "nowhere: no run folder"),
+    ],
+)
+def test_a_slip_is_one_line_and_a_code(run, tmp_path, arguments, code, message):
+    """A traceback tells a user nothing; a zero exit code tells a script a lie."""
+    yaml = tmp_path / "c.yaml"
+    texts = {
+        name: str(assets.text(f"shakespeare.{name}")) for name in ("train", "valid")
+    }
+    settings = config.load(
+        None, {"model": "packaged", "out": str(tmp_path / "run"), "data": texts}
+    )
+    yaml.write_text(config.dump(settings))
+    got, _, err = run(*(argument.format(yaml=yaml) for argument in arguments))
+    assert got == code, err
+    assert message in err
+    assert "Traceback" not in err
+    if code == 1:
+        assert err.startswith("gptjax: ")
+        assert err.count("\n") == 1
+
+
+def test_evaluate_prints_perplexity_and_protocol(run, tmp_path):
+    """Equal to torch's on the same windows."""
+    text = tmp_path / "some.txt"
+    text.write_text(assets.text("shakespeare.valid").read_text()[:6000])
+    code, out, _ = run("evaluate", "packaged", "--text", text, "--json")
+    assert code == 0
+    figures = json.loads(out)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(REFERENCE)
+    model = transformers.GPT2LMHeadModel.from_pretrained(REFERENCE, dtype=torch.float32)
+    model.eval()
+    ids = tokenizer(text.read_text(), return_tensors="pt").input_ids
+    total = 0.0
+    with torch.no_grad():
+        for window in ids.split(256, dim=1):
+            loss = model(window, labels=window).loss
+            total += loss.item() * (window.shape[1] - 1)
+    expected = np.exp(total / figures["predicted"])
+    assert figures["perplexity"] == pytest.approx(expected, rel=1e-4)
+    assert "some.txt, context 256, stride 256" in figures["protocol"]
+    _, out, _ = run("evaluate", "packaged", "--text", text, "--stride", 128)
+    assert "stride 128" in out
+    assert "bits a byte" in out
+
+
+def test_generate_writes_on_from_its_prompts(run):
+    """The same seed must write the same text; greedy takes none."""
+    arguments = ("generate", "packaged", "--tokens", 8, "--prompt", "It was")
+    first, again = run(*arguments), run(*arguments)
+    assert first[0] == 0
+    assert first[1].startswith("It was")
+    assert first[1] == again[1]
+    assert run(*arguments, "--seed", 1)[1] != first[1]
+    assert run(*arguments, "--greedy")[0] == 0
+
+
+@pytest.mark.parametrize("to", ["hf", "gptjax"])
+def test_convert_there_and_back_changes_no_byte(run, tmp_path, to):
+    """The reference checkpoint, through either layout."""
+    assert run("convert", "packaged", tmp_path / "there", "--to", to)[0] == 0
+    assert run("convert", tmp_path / "there", tmp_path / "back")[0] == 0
+    before = safetensors.numpy.load_file(assets.checkpoint() / "model.safetensors")
+    after = safetensors.numpy.load_file(tmp_path / "back" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        assert after[name].tobytes() == tensor.tobytes(), name
