@@ -56,6 +56,14 @@ def test_import_and_export_change_no_byte(
     same_tensors(tmp_path / "two", expected)
 
 
+def test_the_packaged_checkpoint_comes_back_byte_for_byte(tmp_path):
+    """It was written by stock PyTorch, and not by a fixture of ours."""
+    source = convert.resolve("packaged")
+    expected = safetensors.torch.load_file(source / "model.safetensors")
+    convert.save(tmp_path / "target", *convert.load(source), like=source)
+    same_tensors(tmp_path / "target", expected)
+
+
 def test_dtypes_may_differ_from_leaf_to_leaf(checkpoints, tmp_path):
     """Some checkpoints keep norms in float32 beside half-precision matrices."""
     oracle = checkpoints.make_model(dtype=torch.float16)
