@@ -5,6 +5,7 @@ folder cannot offer. config.json and the tokenizer are those of a Hugging Face
 folder.
 """
 
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +16,18 @@ import numpy as np
 from gptjax import errors, model, tree
 from gptjax.convert import exporting, folders
 
-# How much orbax may hold on the host beside the arrays themselves.
-_IN_FLIGHT_GB = 1
+
+def _in_flight_gb(leaves: Any) -> float:
+    """How much orbax may hold on the host beside the arrays themselves.
+
+    It refuses to move a leaf that does not fit, so that the largest one sets it;
+    twice its size, for what is read is whole chunks of a file.
+
+    Args:
+      leaves: of the params, with shapes and dtypes.
+    """
+    sizes = (math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+    return 1e-3 + 2e-9 * max(sizes)
 
 
 def is_native(folder: pathlib.Path) -> bool:
@@ -37,7 +48,8 @@ def save_native(
     like = None if like is None else pathlib.Path(like)
     flat = exporting.check(config, params)
     with folders.replacing(pathlib.Path(folder), source=like) as staging:
-        handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_IN_FLIGHT_GB)
+        limit = _in_flight_gb(flat.values())
+        handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=limit)
         with ocp.Checkpointer(handler) as checkpointer:
             checkpointer.save(staging / folders.PARAMS, tree.unflatten(flat))
         if jax.process_index() == 0:
@@ -65,7 +77,8 @@ def load(
     if shardings is not None:
         placed = tree.flatten(shardings(model.shapes(config)))
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=_IN_FLIGHT_GB)
+    limit = _in_flight_gb(shapes.values())
+    handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=limit)
     try:
         with ocp.Checkpointer(handler) as checkpointer:
             stored = tree.flatten(checkpointer.metadata(path).item_metadata.tree)

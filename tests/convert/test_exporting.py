@@ -57,10 +57,13 @@ def test_import_and_export_change_no_byte(
 
 
 def test_the_packaged_checkpoint_comes_back_byte_for_byte(tmp_path):
-    """It was written by stock PyTorch, and not by a fixture of ours."""
+    """Stock PyTorch wrote it, and its leaves are larger than what orbax is given for
+    small ones."""
     source = convert.resolve("packaged")
     expected = safetensors.torch.load_file(source / "model.safetensors")
-    convert.save(tmp_path / "target", *convert.load(source), like=source)
+    convert.save_native(tmp_path / "native", *convert.load(source), like=source)
+    native = convert.load(tmp_path / "native")
+    convert.save(tmp_path / "target", *native, like=tmp_path / "native")
     same_tensors(tmp_path / "target", expected)
 
 
