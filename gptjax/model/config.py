@@ -37,6 +37,8 @@ class Config:
                 raise errors.UserError(
                     f"{name} is {getattr(self, name)}; it must be at least 1"
                 )
+        if self.mlp_width < 1:
+            raise errors.UserError(f"n_inner is {self.n_inner}; it must be at least 1")
         if self.n_embd % self.n_head:
             raise errors.UserError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}"
