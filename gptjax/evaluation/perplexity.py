@@ -71,7 +71,7 @@ class Perplexity:
         return self.loss * self.tokens_per_byte / math.log(2)
 
     def protocol(self) -> str:
-        """One line with everything that the number depends on but model and text."""
+        """One line with everything that the number depends on but the model."""
         return (
             f"{self.text or 'text'}, context {self.context}, stride {self.stride}, "
             f"{self.predicted:,} of {self.tokens:,} tokens predicted, {self.dtype}"

@@ -160,7 +160,7 @@ def _decode(
     positions_BT = jnp.maximum(jnp.arange(prompt_slots)[None] - first_real_B1, 0)
     cache = model.init_cache(config, sequences=sequences, slots=slots, dtype=dtype)
     if mesh is not None:
-        spec = PartitionSpec(None, sharding.BATCH_AXES, None, "tensor", None)
+        spec = PartitionSpec(None, sharding.BATCH_AXES, "tensor", None, None)
         cache = jax.lax.with_sharding_constraint(cache, NamedSharding(mesh, spec))
     # A key for each row, so that what it draws does not depend on how many there are.
     rows_B = jnp.arange(sequences)

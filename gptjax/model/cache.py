@@ -14,8 +14,8 @@ Cache = dict[str, jax.Array]
 def init_cache(
     config: Config, *, sequences: int, slots: int, dtype: Any = jnp.float32
 ) -> Cache:
-    """An empty cache: `keys` and `values`, each LBSHK with B `sequences`, S `slots`."""
-    shape = (config.n_layer, sequences, slots, config.n_head, config.head_width)
+    """An empty cache: `keys` and `values`, each LBHSK with B `sequences`, S `slots`."""
+    shape = (config.n_layer, sequences, config.n_head, slots, config.head_width)
     return {"keys": jnp.zeros(shape, dtype), "values": jnp.zeros(shape, dtype)}
 
 
@@ -43,7 +43,7 @@ def apply_cached(
     Returns:
       logits_BV in float32, and the cache.
     """
-    slots = cache["keys"].shape[2]
+    slots = cache["keys"].shape[3]
     query_slots_T = start + jnp.arange(tokens_BT.shape[1])
     causal_TS = jnp.arange(slots)[None] <= query_slots_T[:, None]
     mask_BTS = causal_TS[None] & is_real_BS[:, None]
@@ -58,22 +58,22 @@ def apply_cached(
         x_BTD, cache = carry
         block_params, layer = per_layer
 
-        def attend(q_BTHK, k_BTHK, v_BTHK):
-            def update(cache_LBSHK, new_BTHK):
-                where = (layer, 0, start, 0, 0)
-                new_LBTHK = new_BTHK[None].astype(cache_LBSHK.dtype)
-                return jax.lax.dynamic_update_slice(cache_LBSHK, new_LBTHK, where)
+        def attend(q_BHTK, k_BHTK, v_BHTK):
+            def update(cache_LBHSK, new_BHTK):
+                where = (layer, 0, 0, start, 0)
+                new_LBHTK = new_BHTK[None].astype(cache_LBHSK.dtype)
+                return jax.lax.dynamic_update_slice(cache_LBHSK, new_LBHTK, where)
 
-            cache["keys"] = update(cache["keys"], k_BTHK)
-            cache["values"] = update(cache["values"], v_BTHK)
+            cache["keys"] = update(cache["keys"], k_BHTK)
+            cache["values"] = update(cache["values"], v_BHTK)
             return layers.attention(
-                q_BTHK,
+                q_BHTK,
                 cache["keys"][layer],
                 cache["values"][layer],
                 mask_BTS=mask_BTS,
                 scale=gpt.attention_scale(config, layer),
                 upcast=config.reorder_and_upcast_attn,
-                dropout=lambda x: x,
+                drop=lambda x: x,
             )
 
         cache = dict(cache)

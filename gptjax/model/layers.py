@@ -11,46 +11,53 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import ad_checkpoint
 
-from gptjax.model import activations
+from gptjax.model import activations, dropout
 from gptjax.model.config import Config
 
-# Given q_BTHK, k_BTHK and v_BTHK of one layer: what each query gathers, as BTHK.
+# Given q_BHTK, k_BHTK and v_BHTK of one layer: what each query gathers, as BHTK.
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+# What `jax.checkpoint` policies know the result of attention by.
+ATTENDED = "attended"
 
 
 def attention(
-    q_BTHK: jax.Array,
-    k_BSHK: jax.Array,
-    v_BSHK: jax.Array,
+    q_BHTK: jax.Array,
+    k_BHSK: jax.Array,
+    v_BHSK: jax.Array,
     *,
     mask_BTS: jax.Array,
     scale: jax.Array | float,
     upcast: bool,
-    dropout: Callable[[jax.Array], jax.Array],
+    drop: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
     """Scaled dot-product attention; the softmax is always taken in float32.
+
+    Heads come before time: on CPU the products of many small matrices are faster in
+    that order, transposes included.
 
     Args:
       mask_BTS: bool, True where the query at T may see the key at S; B may be 1.
       scale: what the scores are multiplied by.
       upcast: whether the scores themselves are computed in float32 too (Hugging
         Face's `reorder_and_upcast_attn`).
-      dropout: applied to the attention probabilities.
+      drop: applied to the attention probabilities.
 
     Returns:
-      The gathered values, BTHK.
+      The gathered values, BHTK.
     """
     if upcast:
-        q_BTHK, k_BSHK = q_BTHK.astype(jnp.float32), k_BSHK.astype(jnp.float32)
-    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK).astype(jnp.float32)
+        q_BHTK, k_BHSK = q_BHTK.astype(jnp.float32), k_BHSK.astype(jnp.float32)
+    scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK).astype(jnp.float32)
     scores_BHTS = scores_BHTS * scale
     # The lowest finite number and not -inf: a query that sees no key (padding) then
     # gathers an average instead of NaN, which would reach the gradients.
     lowest = jnp.finfo(jnp.float32).min
     scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS, lowest)
-    weights_BHTS = dropout(jax.nn.softmax(scores_BHTS).astype(v_BSHK.dtype))
-    return jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK)
+    weights_BHTS = drop(jax.nn.softmax(scores_BHTS).astype(v_BHSK.dtype))
+    return jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
 
 
 def _linear(config: Config, inputs, outputs, *, scaled: bool, dtype, rngs: nnx.Rngs):
@@ -73,7 +80,7 @@ def _linear(config: Config, inputs, outputs, *, scaled: bool, dtype, rngs: nnx.R
 
 
 def layer_norm(config: Config, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with statistics in float32 and the two-pass variance that torch uses."""
+    """LayerNorm with statistics in float32 and the two-pass variance of torch."""
     return nnx.LayerNorm(
         config.n_embd,
         epsilon=config.layer_norm_epsilon,
@@ -81,11 +88,6 @@ def layer_norm(config: Config, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
         dtype=dtype,
         rngs=rngs,
     )
-
-
-def dropout(rate: float, x: jax.Array, key: jax.Array | None) -> jax.Array:
-    """`x` with entries dropped at `rate`; without a key, `x` itself."""
-    return nnx.Dropout(rate)(x, deterministic=key is None, rngs=key)
 
 
 class Attention(nnx.Module):
@@ -98,8 +100,11 @@ class Attention(nnx.Module):
         self.out = linear(heads, (config.n_embd,), scaled=True)
 
     def __call__(self, x_BTD: jax.Array, attend: Attend) -> jax.Array:
-        q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(self.qkv(x_BTD), -3, 0)
-        return self.out(attend(q_BTHK, k_BTHK, v_BTHK))
+        q_BHTK, k_BHTK, v_BHTK = jnp.einsum("BTCHK->CBHTK", self.qkv(x_BTD))
+        attended_BHTK = ad_checkpoint.checkpoint_name(
+            attend(q_BHTK, k_BHTK, v_BHTK), ATTENDED
+        )
+        return self.out(jnp.moveaxis(attended_BHTK, 1, 2))
 
 
 class MLP(nnx.Module):
@@ -129,8 +134,8 @@ class Block(nnx.Module):
         self, x_BTD: jax.Array, attend: Attend, keys: tuple[jax.Array | None, ...]
     ) -> jax.Array:
         attended_BTD = self.attn(self.ln_1(x_BTD), attend)
-        x_BTD = x_BTD + dropout(self.rate, attended_BTD, keys[0])
-        return x_BTD + dropout(self.rate, self.mlp(self.ln_2(x_BTD)), keys[1])
+        x_BTD = x_BTD + dropout.apply(self.rate, attended_BTD, keys[0])
+        return x_BTD + dropout.apply(self.rate, self.mlp(self.ln_2(x_BTD)), keys[1])
 
 
 class Trunk(nnx.Module):

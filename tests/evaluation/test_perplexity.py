@@ -168,7 +168,7 @@ def test_bfloat16_comes_close_and_says_so(small):
     np.testing.assert_allclose(half.loss, full.loss, rtol=2e-2)
     assert half.loss != full.loss
     assert full.protocol() == (
-        "context 32, stride 32, 193 of 200 tokens predicted, float32"
+        "text, context 32, stride 32, 193 of 200 tokens predicted, float32"
     )
     assert half.protocol().endswith("bfloat16")
 

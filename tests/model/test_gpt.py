@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from gptjax import model, tree
-from gptjax.model import layers
+from gptjax.model import dropout
 
 CONFIG = model.Config(
     vocab_size=13, n_positions=12, n_embd=8, n_layer=2, n_head=2, initializer_range=0.5
@@ -125,7 +125,7 @@ def test_gradients_survive_every_rate(params):
 def test_dropout_keeps_the_mean(rate):
     """What survives grows by 1 / (1 - rate); as many fall as the rate says."""
     count = 100_000
-    dropped = np.asarray(layers.dropout(rate, jnp.ones(count), KEY))
+    dropped = np.asarray(dropout.apply(rate, jnp.ones(count), KEY))
     assert np.unique(dropped) == pytest.approx([0, 1 / (1 - rate)])
     # Five standard deviations of a binomial.
     spread = 5 * (rate * (1 - rate) / count) ** 0.5
