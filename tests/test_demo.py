@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from gptjax import assets, cli, masks, tree
+from gptjax import assets, cli, config, masks, tree
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,9 @@ def test_transformers_measures_the_perplexity_that_was_reported(demo):
     tokenizer = transformers.AutoTokenizer.from_pretrained(demo / "export")
     model = transformers.GPT2LMHeadModel.from_pretrained(demo / "export").eval()
     text = assets.text("shakespeare.valid").read_text(encoding="utf-8")
+    settings = config.load(demo / "config.yaml")
     ids = tokenizer(text, return_tensors="pt").input_ids
+    ids = ids[:, : settings.evaluation.limit_tokens]
     total = predicted = 0
     with torch.no_grad():
         for window in ids.split(256, dim=1):

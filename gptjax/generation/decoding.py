@@ -162,9 +162,6 @@ def _decode(
     if mesh is not None:
         spec = PartitionSpec(None, sharding.BATCH_AXES, "tensor", None, None)
         cache = jax.lax.with_sharding_constraint(cache, NamedSharding(mesh, spec))
-    # A key for each row, so that what it draws does not depend on how many there are.
-    rows_B = jnp.arange(sequences)
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, rows_B)
 
     def advance(tokens_BT, cache, **where):
         return model.apply_cached(
@@ -180,9 +177,11 @@ def _decode(
     def choose(logits_BV, step):
         if how is None:
             return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-        step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
+        # An entry's random bits hang on its place alone, so that what a row draws
+        # does not depend on how many rows there are.
         logits_BV = sampling.filter_logits(logits_BV, how)
-        return sampling.draw(step_keys_B, logits_BV).astype(jnp.int32)
+        drawn_B = jax.random.categorical(jax.random.fold_in(key, step), logits_BV)
+        return drawn_B.astype(jnp.int32)
 
     def unfinished(carry):
         _, count, has_ended_B, _ = carry

@@ -112,8 +112,3 @@ def _cut_least_likely(logits_BV, mass):
     fits_BV = mass_where(is_below_BV) + rank_BV * probs_BV <= mass
     is_cut_BV = is_below_BV | (is_tie_BV & fits_BV & (rank_BV < rank_BV[:, -1:]))
     return jnp.where(is_cut_BV, -jnp.inf, logits_BV)
-
-
-def draw(keys_B: jax.Array, logits_BV: jax.Array) -> jax.Array:
-    """One token id a row, each by its own key, with probability softmax(logits)."""
-    return jax.vmap(jax.random.categorical)(keys_B, logits_BV)

@@ -197,6 +197,27 @@ def test_seeds_decide_what_is_drawn(tiny):
     assert first[0] != first[1] != first[2]
 
 
+def test_draws_follow_the_probabilities(tiny):
+    """A chi-squared test: rows or steps that share random bits would show."""
+    config, params = tiny
+    prompt, rows = _prompts(50, [4])[0], 4000
+    logits_V = np.asarray(model.apply(config, params, np.array([prompt])))[0, -1]
+    probs_V = np.exp(logits_V / 2) / np.exp(logits_V / 2).sum()
+    drawn = generation.generate(
+        config, params, [prompt] * rows, max_new_tokens=1, temperature=2.0
+    )
+    counts_V = np.bincount(np.ravel(drawn), minlength=50)
+    # Tokens expected fewer than 10 times count as one.
+    is_common = probs_V * rows >= 10
+    counts = np.append(counts_V[is_common], counts_V[~is_common].sum())
+    expected = rows * np.append(probs_V[is_common], probs_V[~is_common].sum())
+    # Its mean is the degrees of freedom, its variance twice that: five deviations.
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    freedom = is_common.sum()
+    assert freedom > 10
+    assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5
+
+
 def test_drawing_the_likeliest_token_alone_is_greedy(tiny):
     """Ties the sampled path to the greedy one, which has an oracle."""
     config, params = tiny

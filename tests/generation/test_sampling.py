@@ -98,20 +98,6 @@ def test_temperatures_share_one_compilation():
     assert len(traces) == 1
 
 
-def test_draws_follow_the_probabilities():
-    """A chi-squared test, so that keys shared between rows or steps would show."""
-    probs_V = np.array([0.5, 0.25, 0.15, 0.1, 0.0])
-    draws = 20_000
-    with np.errstate(divide="ignore"):
-        logits_BV = np.tile(np.log(probs_V, dtype=np.float32), (draws, 1))
-    keys_B = jax.random.split(jax.random.key(0), draws)
-    counts_V = np.bincount(sampling.draw(keys_B, jnp.asarray(logits_BV)), minlength=5)
-    assert counts_V[4] == 0
-    expected_V = draws * probs_V[:4]
-    # 16.3 is passed once in a thousand by chance with 3 degrees of freedom.
-    assert ((counts_V[:4] - expected_V) ** 2 / expected_V).sum() < 16.3
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
