@@ -6,6 +6,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+# torch's threads wait by spinning, and take the cores from XLA's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest
