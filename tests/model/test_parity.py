@@ -8,15 +8,18 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import safetensors.torch
 import torch
 import transformers
 from hypothesis import strategies as st
 
-from gptjax import convert, model, tree
+from gptjax import config, convert, model, tree
 from gptjax.model import activations
+from gptjax.training import optimizer
 
 TOLERANCE = 1e-5
+LEARNING_RATE, DECAY, CLIP_NORM = 1e-2, 0.1, 0.1
 
 
 @st.composite
@@ -59,15 +62,11 @@ def torch_model(config: transformers.GPT2Config, seed: int) -> torch.nn.Module:
     return built
 
 
-@functools.partial(
-    jax.jit,
-    static_argnums=0,
-    # Every config compiles anew, to run once: a fifth of the time.
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
-    },
-)
+# Every config compiles anew, to run once: a fifth of the time.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
 @functools.partial(jax.value_and_grad, argnums=1, has_aux=True)
 def loss_and_gradients(config, params, tokens_BT):
     """((loss, logits), gradients); every token but the first is predicted."""
@@ -83,30 +82,73 @@ def assert_close(got, wanted, what):
     assert error <= TOLERANCE, f"{what}: off by {error:.2e} of its largest {scale:.2e}"
 
 
+def adamw_step(params, gradients):
+    """One step of the optimizer that a run builds: clipping, AdamW, decay."""
+    settings = config.Optimizer(
+        learning_rate=LEARNING_RATE,
+        schedule="constant",
+        weight_decay=DECAY,
+        clip_norm=CLIP_NORM,
+    )
+    schedule = optimizer.make_schedule(settings, steps=1)
+    chain = optimizer.make_optimizer(settings, schedule, params)
+
+    def step(params, gradients):
+        dense = jax.tree.map(lambda _: np.True_, params)
+        updates, _ = chain.update(gradients, chain.init(params), params, masks=dense)
+        return optax.apply_updates(params, updates)
+
+    return jax.jit(step, compiler_options=QUICKLY)(params, gradients)
+
+
+def torch_adamw_step(oracle: torch.nn.Module) -> None:
+    """The same by torch, on the gradients that `oracle` holds."""
+    groups = [
+        {"params": [p for p in oracle.parameters() if (p.ndim > 1) == is_matrix]}
+        for is_matrix in (True, False)
+    ]
+    groups[0]["weight_decay"], groups[1]["weight_decay"] = DECAY, 0.0
+    torch.nn.utils.clip_grad_norm_(oracle.parameters(), CLIP_NORM)
+    torch.optim.AdamW(groups, lr=LEARNING_RATE).step()
+
+
 def assert_parity(folder: pathlib.Path, oracle: torch.nn.Module, tokens_BT):
-    """Logits, loss and every leaf's gradient, of the checkpoint in `folder`."""
-    config, params = convert.load(folder, dtype=jnp.float32)
+    """Logits, loss, gradients and an AdamW step, of the checkpoint in `folder`."""
+    gpt, params = convert.load(folder, dtype=jnp.float32)
     outputs = oracle(torch.tensor(tokens_BT), labels=torch.tensor(tokens_BT))
     outputs.loss.backward()
-    (loss, logits_BTV), gradients = loss_and_gradients(config, params, tokens_BT)
+    (loss, logits_BTV), gradients = loss_and_gradients(gpt, params, tokens_BT)
     assert_close(logits_BTV, outputs.logits.detach().numpy(), "logits")
     assert_close(loss, outputs.loss.item(), "loss")
 
-    # Torch's gradients come back as a checkpoint of their own.
-    torch_gradients = {
-        name: parameter.grad.contiguous()
-        for name, parameter in oracle.named_parameters()
-    }
-    with tempfile.TemporaryDirectory() as beside:
-        beside = pathlib.Path(beside)
-        (beside / "config.json").write_bytes((folder / "config.json").read_bytes())
-        safetensors.torch.save_file(torch_gradients, beside / "model.safetensors")
-        _, wanted = convert.load(beside)
-    wanted = tree.flatten(wanted)
+    torch_gradients = as_params(
+        folder, {name: p.grad for name, p in oracle.named_parameters()}
+    )
+    wanted = tree.flatten(torch_gradients)
     for path, gradient in tree.flatten(gradients).items():
         # The keys' bias has a true gradient of 0: its leaf, which holds the queries'
         # and the values' too, is compared as one.
         assert_close(gradient, np.asarray(wanted[path]), path)
+
+    # From torch's gradients: a first step of Adam is the sign of a gradient, however
+    # small, and would make rounding noise as large as the step itself.
+    stepped = tree.flatten(adamw_step(params, torch_gradients))
+    torch_adamw_step(oracle)
+    wanted = as_params(folder, {n: p.detach() for n, p in oracle.named_parameters()})
+    for path, leaf in tree.flatten(wanted).items():
+        off = np.abs(np.asarray(stepped[path]) - np.asarray(leaf)).max()
+        largest = max(LEARNING_RATE, np.abs(np.asarray(leaf)).max())
+        assert off <= TOLERANCE * largest, f"{path} after AdamW: off by {off:.2e}"
+
+
+def as_params(folder: pathlib.Path, tensors: dict[str, torch.Tensor]):
+    """Tensors by torch's names as a tree like params: a checkpoint of their own."""
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with tempfile.TemporaryDirectory() as beside:
+        beside = pathlib.Path(beside)
+        (beside / "config.json").write_bytes((folder / "config.json").read_bytes())
+        safetensors.torch.save_file(tensors, beside / "model.safetensors")
+        return convert.load(beside)[1]
 
 
 def test_the_packaged_checkpoint_is_the_one_torch_computes():
