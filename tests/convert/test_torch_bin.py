@@ -80,8 +80,7 @@ def test_a_view_beyond_its_storage_is_refused(tmp_path):
     path = tmp_path / "x.bin"
     torch.save({"x": torch.zeros(200)}, path)
     # Its shape and the storage's size, both 200, as one byte each.
-    grown = lambda data: data.replace(b"K\xc8\x85", b"K\xc9\x85")  # noqa: E731
-    rewrite(path, grown)
+    rewrite(path, lambda data: data.replace(b"K\xc8\x85", b"K\xc9\x85"))
     with pytest.raises(errors.UserError, match="x reaches beyond its storage"):
         torch_bin.read(path)
 
