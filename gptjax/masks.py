@@ -71,7 +71,7 @@ def shapes(params: Any, prunable: tree.Rules) -> Masks:
     """
 
     def shape(path, leaf, may_be_pruned):
-        axes_of_a_layer = leaf.ndim - path.startswith("blocks/")
+        axes_of_a_layer = leaf.ndim - is_stacked(path)
         if may_be_pruned and axes_of_a_layer < 2:
             raise errors.UserError(
                 f"pruning.prunable: {path} {leaf.shape} holds vectors; only weights "
@@ -117,9 +117,14 @@ def _count(layers: dict[str, jax.Array]) -> dict[str, jax.Array]:
     )
 
 
+def is_stacked(path: str) -> bool:
+    """Whether a leaf holds all layers' weights, along its first axis."""
+    return path.startswith("blocks/")
+
+
 def by_layer(path: str, leaf: jax.Array) -> jax.Array:
     """`leaf` with layers on its first axis; an unstacked leaf is one layer."""
-    return leaf if path.startswith("blocks/") else leaf[None]
+    return leaf if is_stacked(path) else leaf[None]
 
 
 def layer_sizes(masks: Masks) -> dict[str, np.ndarray]:
@@ -127,7 +132,7 @@ def layer_sizes(masks: Masks) -> dict[str, np.ndarray]:
     sizes = {}
     for path, mask in tree.flatten(masks).items():
         if is_prunable(mask):
-            layers = mask.shape[0] if path.startswith("blocks/") else 1
+            layers = mask.shape[0] if is_stacked(path) else 1
             sizes[path] = np.full(layers, mask.size // layers, np.int64)
     return sizes
 

@@ -44,7 +44,7 @@ def test_a_dumped_config_loads_as_itself(tmp_path):
         ("training.steps=many", "training.steps: got 'many'; Input should be a valid"),
         ("training.compute_dtype=float16", "'float32' or 'bfloat16'"),
         ("pruning.rewind.to=stepp", "pruning.rewind.to: got 'stepp'"),
-        ("pruning.scope=global", "pruning: give either sparsities or"),
+        ("pruning.scope=global", "pruning: give one of sparsities"),
         ("pruning.sparsities=[0.8,0.5]", "pruning: sparsities must rise"),
         ("pruning.sparsities=[1.5]", "pruning.sparsities.0: got 1.5"),
         ("training.accumulation_steps=3", "divisible by training.accumulation_steps"),

@@ -7,6 +7,9 @@ The only package that imports flax. Names of arrays end in their axes:
     V vocabulary
 """
 
+from gptjax.model.blocks import apply_block as apply_block
+from gptjax.model.blocks import embed as embed
+from gptjax.model.blocks import logits as logits
 from gptjax.model.cache import apply_cached as apply_cached
 from gptjax.model.cache import init_cache as init_cache
 from gptjax.model.config import Config as Config

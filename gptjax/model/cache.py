@@ -77,7 +77,7 @@ def apply_cached(
             )
 
         cache = dict(cache)
-        x_BTD = gpt.merge(block_def, block_params)(x_BTD, attend, (None, None))
+        x_BTD = gpt.merge(block_def, block_params)(x_BTD, attend)
         return (x_BTD, cache), None
 
     x_BTD = trunk.embed_tokens(tokens_BT, positions_BT)

@@ -19,6 +19,9 @@ from gptjax.model.config import Config
 # Given q_BHTK, k_BHTK and v_BHTK of one layer: what each query gathers, as BHTK.
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
+# Told the name of each kernel of a block and the activations that enter it.
+Tap = Callable[[str, jax.Array], None]
+
 # What `jax.checkpoint` policies know the result of attention by.
 ATTENDED = "attended"
 
@@ -99,12 +102,15 @@ class Attention(nnx.Module):
         self.qkv = linear((config.n_embd,), (3, *heads), scaled=False)
         self.out = linear(heads, (config.n_embd,), scaled=True)
 
-    def __call__(self, x_BTD: jax.Array, attend: Attend) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array, attend: Attend, tap: Tap) -> jax.Array:
+        tap("attn/qkv/kernel", x_BTD)
         q_BHTK, k_BHTK, v_BHTK = jnp.einsum("BTCHK->CBHTK", self.qkv(x_BTD))
         attended_BHTK = ad_checkpoint.checkpoint_name(
             attend(q_BHTK, k_BHTK, v_BHTK), ATTENDED
         )
-        return self.out(jnp.moveaxis(attended_BHTK, 1, 2))
+        attended_BTHK = jnp.moveaxis(attended_BHTK, 1, 2)
+        tap("attn/out/kernel", attended_BTHK)
+        return self.out(attended_BTHK)
 
 
 class MLP(nnx.Module):
@@ -116,8 +122,11 @@ class MLP(nnx.Module):
         self.up = linear((config.n_embd,), (config.mlp_width,), scaled=False)
         self.down = linear((config.mlp_width,), (config.n_embd,), scaled=True)
 
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        return self.down(self.activation(self.up(x_BTD)))
+    def __call__(self, x_BTD: jax.Array, tap: Tap) -> jax.Array:
+        tap("mlp/up/kernel", x_BTD)
+        hidden_BTF = self.activation(self.up(x_BTD))
+        tap("mlp/down/kernel", hidden_BTF)
+        return self.down(hidden_BTF)
 
 
 class Block(nnx.Module):
@@ -131,11 +140,16 @@ class Block(nnx.Module):
         self.mlp = MLP(config, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x_BTD: jax.Array, attend: Attend, keys: tuple[jax.Array | None, ...]
+        self,
+        x_BTD: jax.Array,
+        attend: Attend,
+        keys: tuple[jax.Array | None, ...] = (None, None),
+        tap: Tap = lambda name, x: None,
     ) -> jax.Array:
-        attended_BTD = self.attn(self.ln_1(x_BTD), attend)
+        attended_BTD = self.attn(self.ln_1(x_BTD), attend, tap)
         x_BTD = x_BTD + dropout.apply(self.rate, attended_BTD, keys[0])
-        return x_BTD + dropout.apply(self.rate, self.mlp(self.ln_2(x_BTD)), keys[1])
+        hidden_BTD = self.mlp(self.ln_2(x_BTD), tap)
+        return x_BTD + dropout.apply(self.rate, hidden_BTD, keys[1])
 
 
 class Trunk(nnx.Module):

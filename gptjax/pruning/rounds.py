@@ -165,7 +165,7 @@ def _masks_for(context: _Context, this: plan.Round) -> masks.Masks:
         criteria.magnitude(context.prepared.load_params(before)),
         context.masks_of(this.number - 1),
         sparsity=this.sparsity,
-        scope=context.pruning.scope,
+        scope=context.pruning.ranked_together,
     )
     masks.save(path, new)
     return new

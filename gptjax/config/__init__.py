@@ -1,0 +1,25 @@
+"""Typed configs of a run: YAML and `key.sub=value` overrides in, checked values out.
+
+A YAML file holds only what differs from the defaults in the sections; the sizes of the
+model come from the checkpoint.
+"""
+
+from gptjax.config.base import ComputeDtype as ComputeDtype
+from gptjax.config.compare import Compare as Compare
+from gptjax.config.compare import Method as Method
+from gptjax.config.loading import check as check
+from gptjax.config.loading import dump as dump
+from gptjax.config.loading import load as load
+from gptjax.config.pruning import Pruning as Pruning
+from gptjax.config.pruning import Reconstruction as Reconstruction
+from gptjax.config.pruning import Removal as Removal
+from gptjax.config.pruning import Rewind as Rewind
+from gptjax.config.pruning import Updates as Updates
+from gptjax.config.run import Run as Run
+from gptjax.config.sections import Calibration as Calibration
+from gptjax.config.sections import Data as Data
+from gptjax.config.sections import Evaluation as Evaluation
+from gptjax.config.sections import Mesh as Mesh
+from gptjax.config.sections import Optimizer as Optimizer
+from gptjax.config.sections import Source as Source
+from gptjax.config.sections import Training as Training

@@ -1,0 +1,41 @@
+"""What `gptjax compare` puts side by side."""
+
+from typing import Any
+
+import pydantic
+
+from gptjax.config.base import NonNegative, Section
+from gptjax.config.pruning import Sparsity
+
+
+class Method(Section):
+    """One way of making the model smaller: changes of the config's other sections."""
+
+    name: str
+    """What it is called in the table and the pictures."""
+    pruning: dict[str, Any]
+    """The method's `pruning` section, but its sparsities."""
+    training: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """Changes of the `training` section, e.g. `steps: 0`."""
+    sparsities: tuple[Sparsity, ...] | None = None
+    """None: those of `compare`."""
+
+
+class Compare(Section):
+    """Methods x sparsities x seeds, each a row."""
+
+    methods: tuple[Method, ...]
+    sparsities: tuple[Sparsity, ...] = (0.5,)
+    """Tried by every method, each from the model as it comes; an iterative one passes
+    through them in a single run."""
+    seeds: tuple[NonNegative, ...] = (0,)
+    """Every method runs once with each; the table gives mean and spread."""
+
+    @pydantic.model_validator(mode="after")
+    def _names_tell_apart(self):
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names) or not names:
+            raise ValueError("methods need names of their own")
+        if not self.seeds or not self.sparsities:
+            raise ValueError("give at least one sparsity and one seed")
+        return self

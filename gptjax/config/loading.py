@@ -1,0 +1,113 @@
+"""From YAML and overrides to a checked config, and back: OmegaConf reads and merges,
+pydantic types and checks.
+"""
+
+import difflib
+import pathlib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import omegaconf
+import pydantic
+import yaml
+
+from gptjax import assets, errors
+from gptjax.config.base import Section
+from gptjax.config.run import Run
+
+
+def load(
+    path: str | pathlib.Path | None, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Run:
+    """The config of a YAML file with overrides on top.
+
+    Args:
+      path: the file; None for overrides alone. `${packaged:NAME}` in it stands for
+        the path of a text that ships with gptjax.
+      overrides: `key.sub=value` strings, or a mapping of dotted keys to values.
+
+    Raises:
+      UserError: naming the dotted key, what it got and what it may be.
+    """
+    omegaconf.OmegaConf.register_resolver(
+        "packaged", lambda name: str(assets.text(name)), replace=True
+    )
+    try:
+        merged = omegaconf.OmegaConf.create({})
+        if path is not None:
+            merged = omegaconf.OmegaConf.load(path)
+            if not isinstance(merged, omegaconf.DictConfig):
+                raise errors.UserError(f"{path}: a config is a mapping of keys")
+        if isinstance(overrides, Mapping):
+            for key, value in overrides.items():
+                omegaconf.OmegaConf.update(merged, key, value, force_add=True)
+        else:
+            for override in overrides:
+                if "=" not in override:
+                    raise errors.UserError(
+                        f"{override!r} is no override; write key.sub=value"
+                    )
+            dotlist = omegaconf.OmegaConf.from_dotlist(list(overrides))
+            merged = omegaconf.OmegaConf.merge(merged, dotlist)
+        values = omegaconf.OmegaConf.to_container(merged, resolve=True)
+    except FileNotFoundError as error:
+        raise errors.UserError(f"{path}: there is no such config file") from error
+    except (yaml.YAMLError, omegaconf.errors.OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise errors.UserError(f"{path}: not a config: {reason}") from error
+    return check(values)
+
+
+def check(values: Any) -> Run:
+    """The `Run` of plain nested values.
+
+    Raises:
+      UserError: as `load` does.
+    """
+    try:
+        return Run.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise errors.UserError(
+            "; ".join(_explain(problem) for problem in error.errors())
+        ) from error
+
+
+def dump(config: Run) -> str:
+    """The resolved config as YAML, every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One pydantic error as `dotted.key: what is wrong`."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        fields = list(_section_at(problem["loc"][:-1]).model_fields)
+        near = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(fields)
+        return f"{key}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; it must be given"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    if problem["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key}: got {problem['input']!r}; {message}"
+
+
+def _section_at(location: Sequence[str | int]) -> type[Section]:
+    """The section class that the keys of `location` lead to."""
+    section: Any = Run
+    for part in location:
+        if isinstance(part, str):  # a number only says which of several
+            section = next(_sections_in(section.model_fields[part].annotation))
+    return section
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The section classes in a type, e.g. X in `tuple[X, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _sections_in(argument)

@@ -1,0 +1,55 @@
+"""All of a run."""
+
+import pydantic
+
+from gptjax.config import sections
+from gptjax.config.base import NonNegative, Section
+from gptjax.config.compare import Compare
+from gptjax.config.pruning import Pruning
+
+
+class Run(Section):
+    """All of a run: `gptjax train`, `gptjax prune` and `gptjax compare` take one."""
+
+    model: str
+    """A Hugging Face folder, a run folder, a hub name, or `packaged`."""
+    out: str
+    """The run folder."""
+    tokenizer: str | None = None
+    """A tokenizer's folder or hub name; None: the model's own."""
+    seed: NonNegative = 0
+    mesh: sections.Mesh = sections.Mesh()
+    data: sections.Data = sections.Data()
+    training: sections.Training = sections.Training()
+    optimizer: sections.Optimizer = sections.Optimizer()
+    evaluation: sections.Evaluation = sections.Evaluation()
+    calibration: sections.Calibration = sections.Calibration()
+    pruning: Pruning | None = None
+    compare: Compare | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _steps_fit_together(self):
+        if self.training.batch_sequences % self.training.accumulation_steps:
+            raise ValueError(
+                "training.batch_sequences must be divisible by "
+                "training.accumulation_steps"
+            )
+        if self.pruning is None:
+            return self
+        steps = self.training.steps
+        if self.pruning.rewind.to.startswith("step:"):
+            step = int(self.pruning.rewind.to.removeprefix("step:"))
+            if step >= steps:
+                raise ValueError(
+                    f"pruning.rewind.to: step {step} is not before the end of round 0 "
+                    f"(training.steps {steps})"
+                )
+        if self.pruning.schedule in ("gradual", "rigl", "set"):
+            updates = self.pruning.updates
+            last = updates.last_step or max(3 * steps // 4, 1)
+            if not updates.first_step < last <= steps:
+                raise ValueError(
+                    f"pruning.updates: first_step {updates.first_step} and last_step "
+                    f"{last} do not lie within training.steps {steps}"
+                )
+        return self

@@ -1,0 +1,138 @@
+"""The sections of a config that every kind of run has."""
+
+import pathlib
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from gptjax.config.base import ComputeDtype, Fraction, NonNegative, Positive, Section
+
+
+class Mesh(Section):
+    """How many devices each axis of the mesh has; -1 takes all that are left."""
+
+    data: int = -1
+    """Copies of the model, each with its share of a batch."""
+    fsdp: int = 1
+    """Devices over which every weight is split, each with its share of a batch."""
+    tensor: int = 1
+    """Devices over which heads and MLP neurons are split."""
+
+
+class Source(Section):
+    """Where texts come from; a plain string is its `path`."""
+
+    path: str
+    """A file, a folder of files of one kind, a saved Hugging Face data set, the folder
+    of a built TFDS version, or with `format: tfds` the name of a TFDS data set."""
+    format: Literal["text", "jsonl", "csv", "hf", "tfds"] | None = None
+    """None: by the name's ending (.txt, .jsonl, .csv), or what a folder holds."""
+    column: str = "text"
+    """The column or key that holds the text; not used for plain text files."""
+    split: str | None = None
+    """Which split of a Hugging Face or TFDS data set, e.g. `train[:80%]`."""
+    data_dir: str | None = None
+    """Where a TFDS data set was built; None: TFDS's usual place, and it downloads and
+    builds what is not there."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_a_path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        """What the texts are called in reports: the file, and the split if any."""
+        name = pathlib.Path(self.path).name
+        return name if self.split is None else f"{name}[{self.split}]"
+
+
+class Data(Section):
+    """Texts, and how they become sequences."""
+
+    train: Source | None = None
+    valid: Source | None = None
+    sequence_tokens: Positive = 1024
+    """T: the length of a training sequence."""
+    respect_documents: bool = False
+    """Tokens see only their own document; positions start anew with each."""
+    append_eos: bool = False
+    """End every document with the tokenizer's end-of-text token."""
+    cache_dir: str | None = None
+    """Where tokenized texts are kept; None: `~/.cache/gptjax/tokens`."""
+    workers: NonNegative = 0
+    """Processes that tokenize a large source; 0: one for each core."""
+
+
+class Optimizer(Section):
+    """An optax optimizer and its learning-rate schedule."""
+
+    name: str = "adamw"
+    learning_rate: Annotated[float, pydantic.Field(gt=0)] = 1e-4
+    """The peak, reached after the warmup."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """The decay from the peak to `final_fraction` of it over the round's steps."""
+    warmup_steps: NonNegative = 0
+    final_fraction: Fraction = 0.0
+    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    """For optimizers that take it; biases and norms are never decayed."""
+    clip_norm: Annotated[float, pydantic.Field(gt=0)] | None = 1.0
+    """The largest global norm of a gradient; None: no clipping."""
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """Further keyword arguments of the optax optimizer, e.g. `b2: 0.95`."""
+
+
+class Training(Section):
+    """The loop."""
+
+    steps: NonNegative = 1000
+    """Optimizer steps; of each round, where a run prunes."""
+    batch_sequences: Positive = 8
+    """Sequences in one optimizer step, over all devices and accumulation steps."""
+    accumulation_steps: Positive = 1
+    """Parts that a batch is split into to save memory; the result is the same."""
+    compute_dtype: ComputeDtype = "float32"
+    """Weights are float32 all the same."""
+    remat: bool = False
+    """Recompute activations in the backward pass instead of keeping them."""
+    dropout: bool = True
+    """Use the checkpoint's dropout rates."""
+    evaluate_every_steps: NonNegative = 0
+    """0: only at the end."""
+    checkpoint_every_steps: NonNegative = 0
+    """0: only at the end (and when the process is told to stop)."""
+    keep_checkpoints: Positive = 2
+    """How many of the newest are kept, beside the best."""
+    early_stopping_evaluations: NonNegative = 0
+    """Stop after so many evaluations without a better one; 0: never."""
+    log_every_steps: Positive = 10
+
+
+class Evaluation(Section):
+    """The protocol of every perplexity."""
+
+    context_tokens: Positive | None = None
+    """The window; None: the model's n_positions."""
+    stride_tokens: Positive | None = None
+    """How far a window moves; None: by its whole length, without overlap."""
+    batch_sequences: Positive = 8
+    limit_tokens: Positive | None = None
+    """Only so many tokens from the beginning; None: all."""
+    sample_prompt: str | None = None
+    """What the models before and after go on writing from, for the report."""
+    sample_tokens: Positive = 60
+    """How many tokens they write."""
+
+
+class Calibration(Section):
+    """Text that criteria and reconstruction watch the model read."""
+
+    text: Source | None = None
+    """None: the training text."""
+    sequences: Positive = 128
+    sequence_tokens: Positive | None = None
+    """None: `data.sequence_tokens`."""
+    order: Literal["first", "random"] = "random"
+    """The text's first sequences, or ones that the run's seed draws."""
+    batch_sequences: Positive = 8
+    """Sequences read at once."""
