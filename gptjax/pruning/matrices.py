@@ -14,6 +14,11 @@ from gptjax import masks, tree
 _INPUT_AXES: tree.Rules = ((r"blocks/attn/out/kernel", 2), (r".*", 1))
 
 
+def input_axes(path: str) -> int:
+    """How many of a leaf's axes, after L, are inputs."""
+    return next(n for pattern, n in _INPUT_AXES if tree.covers(pattern, path))
+
+
 def shape(path: str, leaf_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The number of layers, inputs and outputs of a leaf.
 
@@ -25,7 +30,7 @@ def shape(path: str, leaf_shape: tuple[int, ...]) -> tuple[int, int, int]:
         if masks.is_stacked(path)
         else (1, tuple(leaf_shape))
     )
-    axes = next(n for pattern, n in _INPUT_AXES if tree.covers(pattern, path))
+    axes = input_axes(path)
     return layers, math.prod(own[:axes]), math.prod(own[axes:])
 
 

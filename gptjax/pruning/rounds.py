@@ -16,7 +16,8 @@ from typing import Any
 import jax
 
 from gptjax import config, errors, files, masks, model, sharding, training
-from gptjax.pruning import criteria, plan, ranking, round_report, savings
+from gptjax.pruning import plan, ranking, round_report, savings
+from gptjax.pruning.criteria import magnitude, random
 from gptjax.training import run as run_lib
 
 _SAVED = ("prunable", "zeros", "parameters", "bytes_dense", "bytes_packed")
@@ -162,7 +163,7 @@ def _masks_for(context: _Context, this: plan.Round) -> masks.Masks:
         return context.masks_of(this.number)
     before = context.round_folder(this.number - 1) / "model"
     new = ranking.prune_to(
-        criteria.magnitude(context.prepared.load_params(before)),
+        magnitude.scores(context.prepared.load_params(before)),
         context.masks_of(this.number - 1),
         sparsity=this.sparsity,
         scope=context.pruning.ranked_together,
@@ -195,7 +196,7 @@ def _run_control(context: _Context, this: plan.Round, kind: str) -> dict[str, An
         alive = masks.survivors(control_masks)
         sizes = masks.layer_sizes(control_masks)
         control_masks = ranking.prune_counts(
-            criteria.random(
+            random.scores(
                 context.trainer.placed_shapes(), context.key("random", this.number)
             ),
             context.trainer.dense_masks(),

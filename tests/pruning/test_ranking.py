@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn.utils import prune
 
 from gptjax import config, errors, masks, model, sharding, tree
-from gptjax.pruning import criteria, ranking
+from gptjax.pruning import ranking
+from gptjax.pruning.criteria import magnitude, random
 
 SMALL = model.Config(n_layer=3, n_embd=16, n_head=2, vocab_size=20, n_positions=8)
 PRUNABLE = config.Pruning(sparsities=(0.5,)).prunable
@@ -97,7 +98,7 @@ def test_magnitude_masks_equal_torchs(scope, sparsity):
     params = model.init(jax.random.key(1), SMALL)
     dense = masks.dense(params, PRUNABLE)
     ours = ranking.prune_to(
-        criteria.magnitude(params), dense, sparsity=sparsity, scope=scope
+        magnitude.scores(params), dense, sparsity=sparsity, scope=scope
     )
     layers = [
         (path, layer, torch.nn.Linear(1, 1))
@@ -128,7 +129,7 @@ def test_counts_for_each_layer_are_met_exactly():
     params = model.init(jax.random.key(1), SMALL)
     dense = masks.dense(params, PRUNABLE)
     counts = {path: np.array([0, 5, 17]) for path in masks.layer_sizes(dense)}
-    scores = criteria.random(params, jax.random.key(3))
+    scores = random.scores(params, jax.random.key(3))
     new = ranking.prune_counts(scores, dense, counts)
     for path, alive in masks.survivors(new).items():
         np.testing.assert_array_equal(

@@ -11,7 +11,8 @@ import transformers
 from hypothesis import strategies as st
 
 from gptjax import config, convert, masks, model, sharding, tree
-from gptjax.pruning import criteria, ranking
+from gptjax.pruning import ranking
+from gptjax.pruning.criteria import magnitude
 from gptjax.training import loss, optimizer, state, step
 
 SMALL = model.Config(
@@ -79,7 +80,7 @@ class Setup:
 
     def pruned(self, sparsity):
         return ranking.prune_to(
-            criteria.magnitude(self.params),
+            magnitude.scores(self.params),
             masks.dense(self.params, PRUNABLE),
             sparsity=sparsity,
             scope="global",
