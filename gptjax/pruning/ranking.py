@@ -38,17 +38,27 @@ def prune_to(
       sparsity: fraction of prunable weights to be pruned after this. The count is
         `round(sparsity * n)`, as in `torch.nn.utils.prune`.
       scope: "global" ranks all weights together; "layer" each layer of each leaf on
-        its own, to the same sparsity each.
+        its own, to the same sparsity each; "row" each output's inputs.
 
     Raises:
       UserError: a NaN score, or a sparsity below that of `current`.
     """
     sizes = masks.layer_sizes(current)
-    if scope == "layer":
-        counts = {path: _rounded(sparsity, size) for path, size in sizes.items()}
-        return prune_counts(scores, current, counts)
-    total = sum(int(size.sum()) for size in sizes.values())
-    return _prune(scores, current, round(sparsity * total))
+    if scope == "global":
+        total = sum(int(size.sum()) for size in sizes.values())
+        return _prune(scores, current, round(sparsity * total))
+    sparsities = {path: np.full(size.shape, sparsity) for path, size in sizes.items()}
+    prune = prune_rows if scope == "row" else prune_layers
+    return prune(scores, current, sparsities)
+
+
+def prune_layers(
+    scores: Any, current: masks.Masks, sparsities: PerLayer
+) -> masks.Masks:
+    """`prune_to` with a sparsity for each layer of each leaf."""
+    sizes = masks.layer_sizes(current)
+    counts = {path: _rounded(sparsities[path], size) for path, size in sizes.items()}
+    return _prune(scores, current, counts)
 
 
 def prune_counts(scores: Any, current: masks.Masks, counts: PerLayer) -> masks.Masks:
@@ -68,6 +78,13 @@ def prune_rows(scores: Any, current: masks.Masks, sparsities: PerLayer) -> masks
         inputs = int(size.flat[0])
         counts[path] = _rounded(sparsities[path], np.full(len(size), inputs))
     return _prune(scores, current, counts, by_row=True)
+
+
+def check_ordered(flat_scores: dict[str, jax.Array]) -> None:
+    """Raises a `UserError` naming a leaf whose scores hold a NaN: it has no rank."""
+    for path, is_nan in _any_nan(flat_scores).items():
+        if is_nan:
+            raise errors.UserError(f"{path}: its scores hold a NaN; nothing was pruned")
 
 
 def _rounded(sparsities: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -114,10 +131,7 @@ def _prune(
     }
     if not flat_masks:
         raise errors.UserError("pruning.prunable: the rules leave nothing to prune")
-    for path, is_nan in _any_nan(flat_scores).items():
-        if is_nan:
-            raise errors.UserError(f"{path}: its scores hold a NaN; nothing was pruned")
-
+    check_ordered(flat_scores)
     sizes = _group_sizes(current, by_row=by_row)
     already = _on_host(_count_pruned(flat_masks, by_row=by_row))
     if not isinstance(counts, int):
