@@ -9,7 +9,14 @@ import jax
 import numpy as np
 
 from gptjax import errors, model, sharding, tree
-from gptjax.convert import folders, hf_config, names, safetensors_file, tensors
+from gptjax.convert import (
+    folders,
+    hf_config,
+    names,
+    padding,
+    safetensors_file,
+    tensors,
+)
 
 _PIECE_BYTES = 16 * 2**20
 
@@ -23,6 +30,10 @@ def save(
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Writes a folder that stock transformers loads, without custom code.
+
+    Stock transformers needs as many heads as make up `n_embd`. Where some were
+    removed, heads of zeros stand in for them, which change no logit; see
+    `padding.padding_note`.
 
     Tensors are gathered and written one by one, so that the host never holds a
     second copy of the model. Where params are spread over several processes all of
@@ -39,11 +50,12 @@ def save(
 
     Raises:
       UserError: the folder is `like` itself, holds anything else, or cannot be
-        written.
+        written; heads that cannot be made up to `n_embd`.
       ValueError: params that are not those of `config`.
     """
     like = None if like is None else pathlib.Path(like)
     flat = check(config, params)
+    config = padding.padded(config)
     order = names.in_hf_order(config)
     entries = [
         safetensors_file.Entry(name, np.dtype(flat[leaf.path].dtype), leaf.hf_shape)
@@ -59,7 +71,9 @@ def save(
                 write(safetensors_file.header(shard))
                 for entry in shard:
                     leaf, place = places[entry.name]
-                    for piece in _pieces(flat[leaf.path], leaf, place):
+                    for piece in pieces(flat[leaf.path], leaf, place):
+                        if leaf.is_stacked:
+                            piece = padding.pad(piece, leaf.layer_shape)
                         # A buffer of bfloat16 is nothing that Python knows.
                         flat_piece = np.ascontiguousarray(piece).reshape(-1)
                         write(flat_piece.view(np.uint8).data)
@@ -100,7 +114,7 @@ def widest(dtypes: list[np.dtype]) -> np.dtype:
     return dtypes[0] if len(set(dtypes)) == 1 else np.dtype(np.float32)
 
 
-def _pieces(leaf: Any, entry: names.Leaf, place: int) -> Iterator[np.ndarray]:
+def pieces(leaf: Any, entry: names.Leaf, place: int) -> Iterator[np.ndarray]:
     """One tensor of a leaf on this host, in pieces whose bytes follow each other.
 
     Always of fresh arrays: reading a sharded one as numpy would keep what was

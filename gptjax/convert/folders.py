@@ -17,7 +17,6 @@ from gptjax import errors, model, sharding
 from gptjax.convert import hf_config
 
 GENERATION = "generation_config.json"
-PARAMS = "params"
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -83,7 +82,7 @@ def _check_replaceable(folder: pathlib.Path, source: pathlib.Path | None) -> Non
         return
     if not folder.is_dir():
         raise errors.UserError(f"{folder}: is a file; a model is written to a folder")
-    ours = {hf_config.FILE, GENERATION, PARAMS, *TOKENIZER}
+    ours = {hf_config.FILE, hf_config.PARAMS, GENERATION, *TOKENIZER}
     for entry in sorted(folder.iterdir()):
         if entry.name not in ours and not _WEIGHTS.fullmatch(entry.name):
             raise errors.UserError(

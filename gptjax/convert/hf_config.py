@@ -18,6 +18,12 @@ import numpy as np
 from gptjax import errors, model
 
 FILE = "config.json"
+PARAMS = "params"
+"""The folder of the weights in a gptjax folder; a Hugging Face folder has none."""
+
+# Fields of `model.Config` that stock transformers has not, and which stand in the
+# config.json of gptjax folders alone.
+OWN = ("head_dim",)
 
 # `GPT2Config.attribute_map`: other names that transformers reads fields by.
 ALIASES = {
@@ -104,15 +110,23 @@ def read_config(folder: str | pathlib.Path) -> model.Config:
     path = pathlib.Path(folder) / FILE
     if not path.is_file():
         raise errors.UserError(f"{folder}: holds no {FILE}, so it is no model folder")
-    return parse(read_json(path), where=str(path))
+    is_native = (path.parent / PARAMS).is_dir()
+    return parse(read_json(path), where=str(path), is_native=is_native)
 
 
-def parse(values: Mapping[str, Any], *, where: str) -> model.Config:
-    """`read_config` of the values in a config.json; `where` begins error messages."""
+def parse(
+    values: Mapping[str, Any], *, where: str, is_native: bool = False
+) -> model.Config:
+    """`read_config` of the values in a config.json.
+
+    Args:
+      where: what error messages begin with.
+      is_native: whether they may hold the fields that stock transformers has not.
+    """
     fields: dict[str, Any] = {}
     for key, value in values.items():
         name = ALIASES.get(key, key)
-        if name in _FIELDS:
+        if name in _FIELDS and (is_native or name not in OWN):
             if fields.setdefault(name, value) != value:
                 raise errors.UserError(
                     f"{where}: {name} is given twice, as {fields[name]!r} and {value!r}"
@@ -167,7 +181,8 @@ def _typed(field: dataclasses.Field, value: Any, *, where: str) -> Any:
 def to_values(
     config: model.Config, *, dtype: Any, like: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The values of a config.json that stock transformers loads.
+    """The values of a config.json, which stock transformers loads unless a field of
+    `OWN` is among them: those stand there only where they are not None.
 
     Args:
       dtype: of the weights.
@@ -183,6 +198,8 @@ def to_values(
     values |= {key: value for key, value in like.items() if HARMLESS.fullmatch(key)}
     for name, field in _FIELDS.items():
         value = getattr(config, name)
+        if name in OWN and value is None:
+            continue
         values[name] = float(value) if field.type is float else value
     values["architectures"] = ["GPT2LMHeadModel"]
     values["dtype"] = np.dtype(dtype).name

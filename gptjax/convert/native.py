@@ -2,7 +2,8 @@
 
 Each process writes and reads the parts of its own devices, which a Hugging Face
 folder cannot offer. config.json and the tokenizer are those of a Hugging Face
-folder.
+folder; only here config.json may also hold `head_dim`, for models with fewer heads
+than stock transformers could load.
 """
 
 import math
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 
 from gptjax import errors, model, tree
-from gptjax.convert import exporting, folders
+from gptjax.convert import exporting, folders, hf_config
 
 
 def _in_flight_gb(leaves: Any) -> float:
@@ -32,7 +33,7 @@ def _in_flight_gb(leaves: Any) -> float:
 
 def is_native(folder: pathlib.Path) -> bool:
     """Whether `folder` is a gptjax folder."""
-    return (folder / folders.PARAMS).is_dir()
+    return (folder / hf_config.PARAMS).is_dir()
 
 
 def save_native(
@@ -51,7 +52,7 @@ def save_native(
         limit = _in_flight_gb(flat.values())
         handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=limit)
         with ocp.Checkpointer(handler) as checkpointer:
-            checkpointer.save(staging / folders.PARAMS, tree.unflatten(flat))
+            checkpointer.save(staging / hf_config.PARAMS, tree.unflatten(flat))
         if jax.process_index() == 0:
             dtype = exporting.widest([np.dtype(leaf.dtype) for leaf in flat.values()])
             folders.write_sidecars(staging, config, dtype=dtype, like=like)
@@ -71,7 +72,7 @@ def load(
     """
     import orbax.checkpoint as ocp
 
-    path = (folder / folders.PARAMS).absolute()
+    path = (folder / hf_config.PARAMS).absolute()
     shapes = tree.flatten(model.shapes(config))
     placed = {}
     if shardings is not None:

@@ -1,6 +1,7 @@
 """The model a block at a time, for what watches or changes one block after another."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -26,18 +27,21 @@ def apply_block(
     *,
     layer: jax.Array | int,
     dtype: Any,
+    gates: Mapping[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """One block on whole sequences, without dropout, and what its kernels read.
 
     Args:
       block_params: `params["blocks"]` without its leading axis L.
       layer: the block's number, on which the attention's scale may depend.
+      gates: what the activations that enter a kernel are multiplied by, by the
+        kernel's slash path within the block; of a shape that broadcasts to theirs.
 
     Returns:
       What leaves the block, BTD, and the activations that enter each kernel, by its
       slash path within the block: `attn/qkv/kernel` and `mlp/up/kernel` BTD,
-      `attn/out/kernel` BTHK, `mlp/down/kernel` BTF. What is not used of them is
-      never computed under `jax.jit`.
+      `attn/out/kernel` BTHK, `mlp/down/kernel` BTF; before the gates. What is not
+      used of them is never computed under `jax.jit`.
     """
     length = x_BTD.shape[1]
     attend = functools.partial(
@@ -49,8 +53,13 @@ def apply_block(
     )
     _, block_def = gpt.graphdefs(config, dtype)
     inputs: dict[str, jax.Array] = {}
+
+    def tap(name, x):
+        inputs[name] = x
+        return x if gates is None or name not in gates else x * gates[name]
+
     block = gpt.merge(block_def, block_params)
-    return block(x_BTD, attend, tap=inputs.__setitem__), inputs
+    return block(x_BTD, attend, tap=tap), inputs
 
 
 def logits(

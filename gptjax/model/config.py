@@ -10,8 +10,9 @@ from gptjax.model import activations
 class Config:
     """The fields of Hugging Face's `GPT2Config` that change the computation.
 
-    Names, meanings and defaults are those of `transformers.GPT2Config`. Hashable,
-    so that it can be a static argument of `jax.jit`.
+    Names, meanings and defaults are those of `transformers.GPT2Config`, but for
+    `head_dim`, which that has not. Hashable, so that it can be a static argument of
+    `jax.jit`.
     """
 
     vocab_size: int = 50257
@@ -30,8 +31,14 @@ class Config:
     scale_attn_by_inverse_layer_idx: bool = False
     reorder_and_upcast_attn: bool = False
     tie_word_embeddings: bool = True
+    head_dim: int | None = None
+    """The width of a head where the heads' together is not `n_embd`, as after the
+    removal of heads. None: `n_embd / n_head`; where that is what is given, it reads
+    None too, so that equal architectures are equal configs."""
 
     def __post_init__(self):
+        if self.head_dim is not None and self.head_dim * self.n_head == self.n_embd:
+            object.__setattr__(self, "head_dim", None)
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
             if getattr(self, name) < 1:
                 raise errors.UserError(
@@ -39,7 +46,11 @@ class Config:
                 )
         if self.mlp_width < 1:
             raise errors.UserError(f"n_inner is {self.n_inner}; it must be at least 1")
-        if self.n_embd % self.n_head:
+        if self.head_dim is not None and self.head_dim < 1:
+            raise errors.UserError(
+                f"head_dim is {self.head_dim}; it must be at least 1"
+            )
+        if self.head_dim is None and self.n_embd % self.n_head:
             raise errors.UserError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}"
             )
@@ -57,7 +68,7 @@ class Config:
     @property
     def head_width(self) -> int:
         """K: the width of one attention head."""
-        return self.n_embd // self.n_head
+        return self.n_embd // self.n_head if self.head_dim is None else self.head_dim
 
     @property
     def mlp_width(self) -> int:

@@ -19,8 +19,9 @@ from gptjax.model.config import Config
 # Given q_BHTK, k_BHTK and v_BHTK of one layer: what each query gathers, as BHTK.
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-# Told the name of each kernel of a block and the activations that enter it.
-Tap = Callable[[str, jax.Array], None]
+# Given the name of each kernel of a block and the activations that come to it: those
+# that enter it.
+Tap = Callable[[str, jax.Array], jax.Array]
 
 # What `jax.checkpoint` policies know the result of attention by.
 ATTENDED = "attended"
@@ -103,14 +104,13 @@ class Attention(nnx.Module):
         self.out = linear(heads, (config.n_embd,), scaled=True)
 
     def __call__(self, x_BTD: jax.Array, attend: Attend, tap: Tap) -> jax.Array:
-        tap("attn/qkv/kernel", x_BTD)
+        x_BTD = tap("attn/qkv/kernel", x_BTD)
         q_BHTK, k_BHTK, v_BHTK = jnp.einsum("BTCHK->CBHTK", self.qkv(x_BTD))
         attended_BHTK = ad_checkpoint.checkpoint_name(
             attend(q_BHTK, k_BHTK, v_BHTK), ATTENDED
         )
         attended_BTHK = jnp.moveaxis(attended_BHTK, 1, 2)
-        tap("attn/out/kernel", attended_BTHK)
-        return self.out(attended_BTHK)
+        return self.out(tap("attn/out/kernel", attended_BTHK))
 
 
 class MLP(nnx.Module):
@@ -123,10 +123,9 @@ class MLP(nnx.Module):
         self.down = linear((config.mlp_width,), (config.n_embd,), scaled=True)
 
     def __call__(self, x_BTD: jax.Array, tap: Tap) -> jax.Array:
-        tap("mlp/up/kernel", x_BTD)
+        x_BTD = tap("mlp/up/kernel", x_BTD)
         hidden_BTF = self.activation(self.up(x_BTD))
-        tap("mlp/down/kernel", hidden_BTF)
-        return self.down(hidden_BTF)
+        return self.down(tap("mlp/down/kernel", hidden_BTF))
 
 
 class Block(nnx.Module):
@@ -144,7 +143,7 @@ class Block(nnx.Module):
         x_BTD: jax.Array,
         attend: Attend,
         keys: tuple[jax.Array | None, ...] = (None, None),
-        tap: Tap = lambda name, x: None,
+        tap: Tap = lambda name, x: x,
     ) -> jax.Array:
         attended_BTD = self.attn(self.ln_1(x_BTD), attend, tap)
         x_BTD = x_BTD + dropout.apply(self.rate, attended_BTD, keys[0])
