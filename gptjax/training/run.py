@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -57,6 +58,15 @@ class Prepared:
             schedule_steps=schedule_steps,
         )
 
+    def read(self, text: config.Source) -> data.Tokens:
+        """The tokens of a further text, cut as the run's own are."""
+        return _read(
+            text,
+            settings=self.settings,
+            tokenizer=self.tokenizer,
+            vocab_size=self.model_config.vocab_size,
+        )
+
     def load_params(self, folder: pathlib.Path | None = None) -> Any:
         """The float32 params of a Hugging Face folder (the source), on the mesh."""
         _, params = convert.load(
@@ -82,18 +92,12 @@ def prepare(settings: config.Run) -> Prepared:
     data.check_tokenizer(
         tokenizer, model_config.vocab_size, settings.tokenizer or settings.model
     )
-
-    def tokens(text: config.Source) -> data.Tokens:
-        return data.tokenize(
-            text,
-            tokenizer,
-            append_eos=settings.data.append_eos,
-            workers=settings.data.workers,
-            cache_dir=settings.data.cache_dir,
-            vocab_size=model_config.vocab_size,
-            progress=jax.process_index() == 0,
-        )
-
+    read = functools.partial(
+        _read,
+        settings=settings,
+        tokenizer=tokenizer,
+        vocab_size=model_config.vocab_size,
+    )
     return Prepared(
         settings=settings,
         folder=pathlib.Path(settings.out),
@@ -101,8 +105,22 @@ def prepare(settings: config.Run) -> Prepared:
         model_config=model_config,
         mesh=mesh,
         tokenizer=tokenizer,
-        train=tokens(settings.data.train),
-        valid=None if settings.data.valid is None else tokens(settings.data.valid),
+        train=read(settings.data.train),
+        valid=None if settings.data.valid is None else read(settings.data.valid),
+    )
+
+
+def _read(
+    text: config.Source, *, settings: config.Run, tokenizer: Any, vocab_size: int
+) -> data.Tokens:
+    return data.tokenize(
+        text,
+        tokenizer,
+        append_eos=settings.data.append_eos,
+        workers=settings.data.workers,
+        cache_dir=settings.data.cache_dir,
+        vocab_size=vocab_size,
+        progress=jax.process_index() == 0,
     )
 
 
