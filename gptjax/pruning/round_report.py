@@ -20,7 +20,8 @@ def sizes(params_shapes: Any, weight_masks: masks.Masks) -> dict[str, Any]:
     Returns:
       sparsity: fraction of the prunable weights that are pruned.
       model_sparsity: of all weights.
-      sparsity_per_layer: slash path -> a fraction for each layer.
+      sparsity_per_layer, zeros_per_layer: slash path -> a fraction, and a count, for
+        each layer.
       prunable, zeros, parameters: counts of weights.
       bytes_dense: every weight as float32.
       bytes_packed: what a bit mask of the prunable weights and the float32 values
@@ -33,11 +34,12 @@ def sizes(params_shapes: Any, weight_masks: masks.Masks) -> dict[str, Any]:
     parameters = sum(math.prod(s.shape) for s in tree.flatten(params_shapes).values())
     mask_bytes = sum(-(-int(size.sum()) // 8) for size in total.values())
     return {
-        "sparsity": zeros / prunable,
+        "sparsity": zeros / prunable if prunable else 0.0,
         "model_sparsity": zeros / parameters,
         "sparsity_per_layer": {
             path: np.round(1 - alive[path] / total[path], 6).tolist() for path in total
         },
+        "zeros_per_layer": {p: (total[p] - alive[p]).tolist() for p in total},
         "prunable": prunable,
         "zeros": zeros,
         "parameters": parameters,

@@ -1,21 +1,16 @@
-"""What pruning saved, measured: step and decode time, dense against pruned."""
+"""What pruning saved, measured: zipped bytes, and the time of steps and decoding."""
 
-import contextlib
 import dataclasses
-import statistics
-import time
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
-from gptjax import data, generation, masks, sharding, training
-from gptjax.training import state as state_lib
-
-REPEATS = 5
-"""Timed pairs, dense and pruned in turn, after one that is not counted."""
-DECODED_TOKENS = 64
+from gptjax import generation, masks, model, training, tree
+from gptjax.convert import zipped
+from gptjax.pruning import removed, timing
 
 
 def measure(
@@ -24,32 +19,85 @@ def measure(
     params: Any,
     load_masks: Callable[[], masks.Masks],
 ) -> dict[str, Any]:
-    """Seconds of a training step and of decoding, with and without the zeros.
+    """Zipped bytes, and seconds of a training step and of decoding.
 
-    The two are timed in turn on the same compiled programs, and the medians
-    reported, so that the ratio holds when the machine's speed drifts. Stock dense
-    kernels multiply zeros like other numbers: no ratio below 1 is to be expected
-    from them, and the report says so.
+    Stock dense kernels multiply zeros like other numbers: no ratio below 1 is to be
+    expected from masks, and the report says so. What cutting as many weights away
+    would give instead is timed beside them, on a model of the same family with fewer
+    heads and MLP neurons (`removed.config_like`) and random weights, since only time
+    counts. Where `trainer` is that of another config than the source's, the params
+    are those of a model that was cut, which is timed itself.
+
+    The time of all is taken in turn, and medians are reported.
 
     Args:
+      trainer: of the model that `params` are of.
       params: the pruned params.
       load_masks: gives their masks, newly placed each time: a step donates them.
 
     Returns:
-      step_seconds_dense, step_seconds_pruned, decode_seconds_dense,
-      decode_seconds_pruned: medians. step_ratios, decode_ratios: pruned over dense
-      for each pair, which tell noise from a difference.
+      backend: of JAX. bytes_zipped_dense, bytes_zipped, zip_level: of the source and
+        of the pruned model, see `convert.zipped`.
+      step_seconds_dense, step_seconds_pruned, step_ratios, and the same of decode:
+        medians; pruned over dense in each turn.
+      step_seconds_removed, step_ratios_removed, and the same of decode: of what was
+        cut. Then there is no `pruned` unless it is a reference only.
+      removed: the sizes of the model cut, and whether it `is_reference` only.
     """
-    timed = {
-        "decode": _time_decode(prepared, params),
-        "step": _time_step(trainer, params, load_masks),
+    dense = timing.Variant(
+        name="dense", config=prepared.model_config, load_params=prepared.load_params
+    )
+    own = timing.Variant(
+        name="pruned",
+        config=trainer.model_config,
+        load_params=lambda: params,
+        load_masks=load_masks,
+    )
+    is_cut = own.config != dense.config
+    if is_cut:
+        cut = dataclasses.replace(own, name="removed")
+        variants = [dense, cut]
+    else:
+        cut = _reference(trainer, load_masks())
+        variants = [dense, own, *([cut] if cut else [])]
+    figures = timing.figures(trainer, variants)
+    for what in () if is_cut else ("step", "decode"):
+        figures[f"{what}_ratios"] = figures.pop(f"{what}_ratios_pruned")
+    if cut:
+        figures["removed"] = {"is_reference": not is_cut, **_sizes(cut.config)}
+    source = prepared.load_params()
+    return {
+        "backend": jax.default_backend(),
+        "zip_level": zipped.LEVEL,
+        "bytes_zipped_dense": zipped.weights_bytes(dense.config, source),
+        "bytes_zipped": zipped.weights_bytes(own.config, params),
+        **figures,
     }
-    figures = {}
-    for what, (dense, pruned) in timed.items():
-        figures[f"{what}_seconds_dense"] = statistics.median(dense)
-        figures[f"{what}_seconds_pruned"] = statistics.median(pruned)
-        figures[f"{what}_ratios"] = [b / a for a, b in zip(dense, pruned, strict=True)]
-    return figures
+
+
+def _reference(
+    trainer: training.Trainer, weight_masks: masks.Masks
+) -> timing.Variant | None:
+    """A model with as many weights cut away as masks prune; None where that is none."""
+    config = removed.config_like(
+        trainer.model_config, weight_masks, multiple_of=trainer.mesh.shape["tensor"]
+    )
+    if config == trainer.model_config:
+        return None
+    make = functools.partial(removed.random_params, config, trainer.mesh)
+    return timing.Variant(name="removed", config=config, load_params=make)
+
+
+def _sizes(config: model.Config) -> dict[str, int]:
+    """What tells the shapes of two models of a family apart."""
+    shapes = tree.flatten(model.shapes(config))
+    return {
+        "layers": config.n_layer,
+        "width": config.n_embd,
+        "heads": config.n_head,
+        "neurons": config.mlp_width,
+        "parameters": sum(math.prod(leaf.shape) for leaf in shapes.values()),
+    }
 
 
 def samples(prepared: training.Prepared, params: Any) -> dict[str, str] | None:
@@ -80,63 +128,3 @@ def samples(prepared: training.Prepared, params: Any) -> dict[str, str] | None:
         "before": write(prepared.load_params()),
         "after": write(params),
     }
-
-
-def _time_decode(
-    prepared: training.Prepared, pruned: Any
-) -> tuple[list[float], list[float]]:
-    prompt = np.asarray(prepared.train.ids[:8]).tolist()
-    tokens = min(DECODED_TOKENS, prepared.model_config.n_positions - len(prompt))
-
-    def decode(params):
-        generation.generate(
-            prepared.model_config,
-            params,
-            [prompt],
-            max_new_tokens=tokens,
-            greedy=True,
-            mesh=prepared.mesh,
-        )
-
-    dense = prepared.load_params()
-    return _alternate(decode, lambda: dense, lambda: pruned)
-
-
-def _time_step(
-    trainer: training.Trainer, params: Any, load_masks: Callable[[], masks.Masks]
-) -> tuple[list[float], list[float]]:
-    places = sharding.batch_sharding(trainer.mesh)
-    with contextlib.closing(data.prefetch(trainer.batches(0), places)) as stream:
-        batch, _ = next(iter(stream))
-    key = trainer.stream_key(0)
-    # One state for both, since two may not fit: the steps donate it back and forth.
-    current = state_lib.start(
-        params, load_masks(), trainer.optimizer, step=0, mesh=trainer.mesh
-    )
-
-    def step(masks_now):
-        nonlocal current
-        current = dataclasses.replace(current, masks=masks_now)
-        current, metrics = trainer.train_step(current, batch, key)
-        jax.block_until_ready(metrics)
-
-    def placed(make):
-        # Scalars, too: a step that is handed another kind of array compiles again.
-        return lambda: jax.device_put(make(), trainer.places.masks)
-
-    return _alternate(step, placed(trainer.dense_masks), placed(load_masks))
-
-
-def _alternate(
-    run: Callable[[Any], None], dense: Callable[[], Any], pruned: Callable[[], Any]
-) -> tuple[list[float], list[float]]:
-    """Seconds of `run` on what each of the other two gives, in turn, pair by pair."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(REPEATS + 1):
-        for make, taken in zip((dense, pruned), seconds, strict=True):
-            argument = jax.block_until_ready(make())
-            began = time.perf_counter()
-            run(argument)
-            if repeat:
-                taken.append(time.perf_counter() - began)
-    return seconds

@@ -47,7 +47,7 @@ def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
             pictures.layer_sparsity(last, folder / "layer_sparsity")
             parts += ["## Where the zeros are"]
             parts += [_image("sparsity of each layer", "layer_sparsity")]
-    said = savings.sentences(run.summary.get("savings") or {})
+    said = savings.sentences(run.savings)
     if said:
         parts += ["## What it saves", _list(said)]
     if run.metrics:

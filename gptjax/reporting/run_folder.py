@@ -23,6 +23,15 @@ class Run:
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
 
+    @property
+    def savings(self) -> dict[str, Any]:
+        """What was measured at the run's end, and where the zeros are; empty before."""
+        measured = self.summary.get("savings")
+        if not measured:
+            return {}
+        layers = self.rounds[-1].get("sparsity_per_layer") if self.rounds else None
+        return {"sparsity_per_layer": layers, **measured}
+
 
 def read(folder: str | pathlib.Path) -> Run:
     """The records of the run in `folder`.

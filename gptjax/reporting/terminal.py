@@ -28,7 +28,7 @@ def print_run(folder: str | pathlib.Path) -> None:
     for line in [
         statements.headline(run),
         *statements.controls(run),
-        *savings.sentences(run.summary.get("savings") or {}),
+        *savings.sentences(run.savings),
     ]:
         console.print(line)
     samples = run.summary.get("samples")
