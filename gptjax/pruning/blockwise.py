@@ -1,0 +1,176 @@
+"""Prunes a model block by block, each on what the pruned blocks before it give."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from gptjax import config as config_lib
+from gptjax import masks, model, sharding, tree
+from gptjax.pruning.calibration import (
+    activations,
+    finished,
+    memory,
+    one_block,
+    stacked,
+)
+from gptjax.pruning.calibration.method import Method
+from gptjax.pruning.calibration.packed import PackedMasks
+
+
+def prune(
+    config: model.Config,
+    params: Any,
+    current: masks.Masks | PackedMasks,
+    tokens_NT: np.ndarray,
+    *,
+    mesh: Mesh,
+    criterion: str | None,
+    pattern: str = "unstructured",
+    scope: str = "layer",
+    sparsities: Mapping[str, np.ndarray] | None = None,
+    reconstruction: config_lib.Reconstruction | None = None,
+    batch_sequences: int,
+    folder: pathlib.Path | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+    dtype: Any = jnp.float32,
+    progress: bool = False,
+) -> tuple[Any, masks.Masks | PackedMasks, dict[str, Any]]:
+    """A pruned model, its masks and a report, in little more memory than the model's.
+
+    For each block in turn: what enters its kernels is summed up while its own weights
+    are still dense but those before it are pruned; it is pruned, and reconstructed if
+    so wished; then its outputs replace its inputs.
+
+    Args:
+      params: float32 weights placed on the mesh; donated.
+      current: the masks so far; what is pruned stays pruned. Packed, they take an
+        eighth of the memory.
+      tokens_NT: sequences, as `calibration.cut` gives.
+      criterion, pattern, scope, sparsities, reconstruction: see `Method`.
+      batch_sequences: how many pass through a block at once.
+      folder: where finished blocks are kept, until the caller removes it with
+        `calibration.forget`. Begun again with the same arguments, the work goes on
+        after the last of them, and ends with the same bits. None: nothing is kept.
+      fingerprint: what else the result depends on (where the weights come from, say),
+        for the folder to compare; JSON values.
+      dtype: of the forward computation; sums and solving are float32.
+      progress: whether to say on stderr how much memory it takes, and draw a bar.
+
+    Returns:
+      params, 0 where pruned; masks of the kind that `current` is; and a report:
+      `seconds`, `estimated_bytes`, and `blocks`, a dict for each, with the errors of
+      its reconstruction if any.
+
+    Raises:
+      UserError: a prunable leaf whose inputs are not watched, a pattern that does not
+        divide one, masks of another model, sequences that the model cannot read, a
+        folder of other settings, scores or Hessians that are not finite.
+    """
+    began = time.monotonic()
+    method = Method(
+        criterion=criterion,
+        pattern=pattern,
+        scope=scope,
+        sparsities=sparsities,
+        reconstruction=reconstruction,
+    )
+    packed = current if isinstance(current, PackedMasks) else PackedMasks.of(current)
+    activations.check(config, tokens_NT)
+    packed.check(params)
+    method.check(packed)
+    expected = memory.estimate(
+        config,
+        params,
+        packed.shapes,
+        sequences=tokens_NT.shape[0],
+        sequence_tokens=tokens_NT.shape[1],
+        batch_sequences=batch_sequences,
+        criterion=criterion,
+        reconstructs=reconstruction is not None,
+        dtype=dtype,
+    )
+    layers: Iterable[int] = range(config.n_layer)
+    if progress and jax.process_index() == 0:
+        layers = _with_bar(layers, expected.line())
+    store = None
+    if folder is not None:
+        settings = {
+            "model": dataclasses.asdict(config),
+            "masks": packed.checksum(),
+            "sequences": list(tokens_NT.shape),
+            "tokens": zlib.crc32(np.ascontiguousarray(tokens_NT, np.int32)),
+            "batch_sequences": batch_sequences,
+            "dtype": jnp.dtype(dtype).name,
+            **method.settings(),
+        }
+        store = finished.Finished(folder, {**settings, **(fingerprint or {})})
+
+    embed = functools.partial(
+        activations.Stream,
+        activations.How(config, dtype, mesh),
+        tokens_NT=tokens_NT,
+        batch_sequences=batch_sequences,
+    )
+    dense = None if reconstruction is None else embed(params)
+    params = _masked_outside_blocks(params, packed)
+    pruned = embed(params)
+    prune_block = functools.partial(
+        one_block.prune, method=method, current=packed, inputs=pruned, targets=dense
+    )
+    blocks, bits, reports = params.pop("blocks"), {}, []
+    for layer in layers:
+        block = stacked.take(blocks, layer, mesh=mesh)
+        if dense is not None:
+            dense.advance(block, layer)
+        if store is not None and store.has(layer):
+            leaves, block_bits, block_report = store.load(layer)
+            block = one_block.restored(block, leaves)
+        else:
+            block, block_bits, block_report = prune_block(block, layer)
+            if store is not None:
+                leaves = one_block.changed(block, method, packed)
+                store.save(layer, leaves, block_bits, block_report)
+        blocks = stacked.put(blocks, block, layer, mesh=mesh)
+        pruned.advance(block, layer)
+        bits |= {(path, layer): own for path, own in block_bits.items()}
+        reports.append(block_report)
+    params, packed = {**params, "blocks": blocks}, packed.replaced(bits)
+    report = {
+        "seconds": time.monotonic() - began,
+        "estimated_bytes": expected.total,
+        "blocks": reports,
+    }
+    if isinstance(current, PackedMasks):
+        return params, packed, report
+    return params, packed.tree(params), report
+
+
+def _masked_outside_blocks(params: Any, current: PackedMasks) -> Any:
+    """`params` with the masks so far applied to all that is not in a block."""
+    flat = tree.flatten(params)
+    for path in current.shapes:
+        if not masks.is_stacked(path):
+            mask = sharding.place(current.layer(path, 0), flat[path].sharding)
+            flat[path] = masks.apply(flat[path], mask)
+    return tree.unflatten(flat)
+
+
+def _with_bar(layers: Iterable[int], line: str) -> Iterator[int]:
+    """The layers, with a line and a progress bar on stderr."""
+    import rich.console
+    import rich.progress
+
+    console = rich.console.Console(stderr=True)
+    console.print(line, highlight=False)
+    yield from rich.progress.track(
+        list(layers), "calibrating block by block", console=console
+    )

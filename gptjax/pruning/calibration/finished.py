@@ -1,0 +1,99 @@
+"""Blocks that are done, on disk: where an interrupted calibration goes on."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from gptjax import errors, files, sharding
+
+_SETTINGS = "settings.json"
+_REPORT = "report"
+_WEIGHTS, _MASKS = "weights", "masks"
+
+
+class Finished:
+    """A folder of one file a block: its new weights, its masks, its report.
+
+    All processes see the same folder; the first one writes.
+    """
+
+    def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
+        """Opens the folder, or begins it.
+
+        Args:
+          settings: what the blocks depend on, as JSON would give it back.
+
+        Raises:
+          UserError: it holds blocks that were pruned with other settings.
+        """
+        self.folder = folder
+        path = folder / _SETTINGS
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            for key in sorted({*before, *settings}):
+                if before.get(key) != settings.get(key):
+                    raise errors.UserError(
+                        f"{folder}: holds blocks pruned with {key} {before.get(key)}, "
+                        f"not {settings.get(key)}; remove the folder to start anew"
+                    )
+        sharding.sync(f"{folder} compared")
+        if jax.process_index() == 0:
+            files.write_json(path, dict(settings))
+
+    def _path(self, layer: int) -> pathlib.Path:
+        return self.folder / f"block-{layer:03d}.safetensors"
+
+    def has(self, layer: int) -> bool:
+        """Whether a block is done."""
+        return self._path(layer).exists()
+
+    def load(self, layer: int) -> tuple[dict[str, np.ndarray], dict, dict[str, Any]]:
+        """A block's new leaves and its masks' bits by slash path, and its report."""
+        leaves, bits = {}, {}
+        try:
+            with safetensors.safe_open(self._path(layer), framework="numpy") as file:
+                report = json.loads(file.metadata()[_REPORT])
+                for name in file.offset_keys():
+                    kind, path = name.split("/", 1)
+                    kept = leaves if kind == _WEIGHTS else bits
+                    kept[path] = file.get_tensor(name)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise errors.UserError(
+                f"{self._path(layer)}: cannot be read: {error}; remove the folder to "
+                "start anew"
+            ) from error
+        return leaves, bits, report
+
+    def save(
+        self,
+        layer: int,
+        leaves: Mapping[str, jax.Array],
+        bits: Mapping[str, np.ndarray],
+        report: Mapping[str, Any],
+    ) -> None:
+        """Writes a block; a collective, as `sharding.to_host`."""
+        tensors = {
+            f"{_WEIGHTS}/{path}": sharding.to_host(leaf)
+            for path, leaf in leaves.items()
+        }
+        tensors |= {f"{_MASKS}/{path}": own for path, own in bits.items()}
+        if jax.process_index() == 0:
+            with files.replacing(self._path(layer)) as beside:
+                safetensors.numpy.save_file(
+                    tensors, beside, metadata={_REPORT: json.dumps(report)}
+                )
+        sharding.sync(f"{self._path(layer)} written")
+
+
+def forget(folder: pathlib.Path) -> None:
+    """Removes the folder, once nothing of it is needed any more."""
+    sharding.sync(f"{folder} not needed")
+    if jax.process_index() == 0:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,41 @@
+"""The sequences that calibration reads."""
+
+import numpy as np
+
+from gptjax import config, data, errors
+
+
+def cut(settings: config.Run, text: data.Tokens, *, n_positions: int) -> np.ndarray:
+    """The calibration sequences of a run, (N, T) int32.
+
+    The text is read as windows of T tokens, one after another without overlap: the
+    first N of them, or N that the run's seed draws, none twice.
+
+    Args:
+      text: the tokens of `calibration.text`, or of what stands in for it.
+      n_positions: the model's; T is never taken from it.
+
+    Raises:
+      UserError: T exceeds n_positions, or the text is too short.
+    """
+    wanted = settings.calibration
+    key = "calibration.sequence_tokens"
+    length = wanted.sequence_tokens
+    if length is None:
+        key, length = "data.sequence_tokens", settings.data.sequence_tokens
+    if length > n_positions:
+        raise errors.UserError(
+            f"{key}: {length} is more than the model's n_positions {n_positions}"
+        )
+    windows = len(text) // length
+    if windows < wanted.sequences:
+        raise errors.UserError(
+            f"{text.name}: {len(text)} tokens, but calibration.sequences "
+            f"{wanted.sequences} of {length} tokens need {wanted.sequences * length}"
+        )
+    chosen = np.arange(wanted.sequences)
+    if wanted.order == "random":
+        chosen = np.random.default_rng(settings.seed).permutation(windows)
+        chosen = chosen[: wanted.sequences]
+    places = chosen[:, None] * length + np.arange(length)
+    return np.asarray(text.ids[places], np.int32)
