@@ -100,19 +100,24 @@ def _sizes(config: model.Config) -> dict[str, int]:
     }
 
 
-def samples(prepared: training.Prepared, params: Any) -> dict[str, str] | None:
+def samples(
+    prepared: training.Prepared, params: Any, *, config: model.Config | None = None
+) -> dict[str, str] | None:
     """What the source model and the pruned one write after the config's prompt.
 
     The same seed, temperature 0.8 and the 40 likeliest tokens for both.
+
+    Args:
+      config: of the pruned params, where it is not the source's.
     """
     protocol = prepared.settings.evaluation
     if protocol.sample_prompt is None:
         return None
     prompt = prepared.tokenizer.encode(protocol.sample_prompt)
 
-    def write(params):
+    def write(config, params):
         (tokens,) = generation.generate(
-            prepared.model_config,
+            config,
             params,
             [prompt],
             max_new_tokens=protocol.sample_tokens,
@@ -125,6 +130,6 @@ def samples(prepared: training.Prepared, params: Any) -> dict[str, str] | None:
 
     return {
         "prompt": protocol.sample_prompt,
-        "before": write(prepared.load_params()),
-        "after": write(params),
+        "before": write(prepared.model_config, prepared.load_params()),
+        "after": write(config or prepared.model_config, params),
     }
