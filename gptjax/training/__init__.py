@@ -7,6 +7,7 @@ own.
 from gptjax.training import signals as signals
 from gptjax.training.fit import Phase as Phase
 from gptjax.training.fit import fit as fit
+from gptjax.training.movement import movement_scores as movement_scores
 from gptjax.training.optimizer import OPTIMIZERS as OPTIMIZERS
 from gptjax.training.optimizer import make_optimizer as make_optimizer
 from gptjax.training.optimizer import make_schedule as make_schedule
@@ -18,3 +19,4 @@ from gptjax.training.run import train as train
 from gptjax.training.state import TrainState as TrainState
 from gptjax.training.step import make_step as make_step
 from gptjax.training.trainer import Trainer as Trainer
+from gptjax.training.updates import Updates as Updates

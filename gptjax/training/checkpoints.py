@@ -17,19 +17,20 @@ class Checkpoints:
 
     A checkpoint holds step, params and optimizer state, and a small JSON object for
     what lives outside the state (the place in the data, the best loss so far). Masks
-    are not in it: they do not change within a phase and are stored once, packed.
+    are in it only where a phase changes them; else they are stored once, packed.
 
     Saves are asynchronous and appear whole or not at all: orbax writes beside and
     renames. A restore may use another mesh than the save.
     """
 
-    def __init__(self, folder: pathlib.Path, *, keep: int):
+    def __init__(self, folder: pathlib.Path, *, keep: int, masks_change: bool = False):
         """Opens the folder, made if need be.
 
         Args:
           keep: how many of the newest checkpoints are kept, beside the best.
+          masks_change: whether each checkpoint has masks of its own.
         """
-        self.folder = folder
+        self.folder, self._masks_change = folder, masks_change
         best = checkpoint_managers.BestN(
             get_metric_fn=lambda metrics: metrics["valid_loss"],
             reverse=True,
@@ -63,7 +64,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_stored(state)),
+                state=ocp.args.StandardSave(self._stored(state)),
                 extra=ocp.args.JsonSave(extra),
             ),
             metrics=None if valid_loss is None else {"valid_loss": valid_loss},
@@ -83,7 +84,8 @@ class Checkpoints:
         """The state of a step, placed as `places` say, and its `extra`.
 
         Args:
-          state: gives structure, shapes, dtypes and the masks.
+          state: gives structure, shapes and dtypes, and the masks where they do not
+            change.
 
         Raises:
           UserError: a checkpoint that cannot be read, naming it.
@@ -92,8 +94,8 @@ class Checkpoints:
             lambda leaf, place: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=place
             ),
-            _stored(state),
-            _stored(places),
+            self._stored(state),
+            self._stored(places),
         )
         try:
             restored = self._manager.restore(
@@ -108,7 +110,8 @@ class Checkpoints:
                 f"{self.folder / str(step)}: the checkpoint cannot be read ({reason}); "
                 "remove that folder to go on from the one before it"
             ) from error
-        return TrainState(masks=state.masks, **restored["state"]), restored["extra"]
+        whole = {"masks": state.masks, **restored["state"]}
+        return TrainState(**whole), restored["extra"]
 
     def wait(self) -> None:
         """Returns when all that was handed to `save` is on disk."""
@@ -118,6 +121,7 @@ class Checkpoints:
         """Waits, and lets the folder go."""
         self._manager.close()
 
-
-def _stored(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+    def _stored(self, state: TrainState) -> dict[str, Any]:
+        names = ("step", "params", "opt_state")
+        names += ("masks",) if self._masks_change else ()
+        return {name: getattr(state, name) for name in names}

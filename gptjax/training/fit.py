@@ -14,13 +14,15 @@ import jax.numpy as jnp
 from gptjax import data, errors, evaluation, masks, sharding
 from gptjax.training import checkpoints as checkpoints_lib
 from gptjax.training import logs, signals, state
+from gptjax.training import updates as updates_lib
 from gptjax.training.state import TrainState
+from gptjax.training.step import Batch
 from gptjax.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of training with one set of masks: a round, or a control of it.
+    """One stretch of training with masks of its own: a round, or a control of it.
 
     Attributes:
       name: of its checkpoints and in the logs, e.g. `02` or `02-random`.
@@ -28,6 +30,7 @@ class Phase:
       stream: number of its stream of batches and dropout keys; phases with the same
         number see the same batches.
       snapshot: called with the params when a step ends that it names.
+      updates: changes the masks while the phase trains; None: they stay.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Phase:
     end: int
     stream: int = 0
     snapshot: tuple[int, Callable[[Any], None]] | None = None
+    updates: updates_lib.Updates | None = None
 
 
 @dataclasses.dataclass
@@ -57,8 +61,8 @@ def fit(
 
     Args:
       load_params: gives the placed params to start from; called only if needed.
-      weight_masks: placed masks; they are the state's from then on, and a step
-        donates them.
+      weight_masks: placed masks to start with; they are the state's from then on,
+        and a step donates them.
 
     Returns:
       The last state (with early stopping, the best one), and its perplexity on the
@@ -71,6 +75,7 @@ def fit(
     checkpoints = checkpoints_lib.Checkpoints(
         trainer.folder / "checkpoints" / phase.name,
         keep=trainer.settings.training.keep_checkpoints,
+        masks_change=phase.updates is not None,
     )
     with contextlib.closing(checkpoints):
         return _Fit(trainer, phase, checkpoints, load_params, weight_masks).run()
@@ -96,9 +101,10 @@ class _Fit:
         else:
             self.state = self._restore(latest, weight_masks)
         self.step = int(self.state.step)
-        trainer.log.resume(phase.name, self.step)
+        trainer.log.resume(phase.name, self.step - (latest is None))
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.result: tuple[int, evaluation.Perplexity] | None = None
+        self.change: dict[str, float] = {}
         self._restart_clock()
 
     def _restore(self, step: int, weight_masks: masks.Masks) -> TrainState:
@@ -126,11 +132,14 @@ class _Fit:
             with contextlib.closing(data.prefetch(self.batches, places)) as stream:
                 for batch, data_state in itertools.islice(stream, steps_left):
                     self.remembered.data = data_state
+                    if self.step == phase.start:
+                        self._update_masks(batch)
                     self.state, metrics = trainer.train_step(self.state, batch, key)
                     self.step += 1
                     # Read only now, so that the device was given the next step first.
                     self._read_pending()
                     self.pending = (self.step, metrics)
+                    self._update_masks(batch)
                     self._after_step()
                     if self._is_exhausted():
                         break
@@ -150,6 +159,16 @@ class _Fit:
         return bool(patience) and (
             self.remembered.evaluations_without_better >= patience
         )
+
+    def _update_masks(self, batch: Batch) -> None:
+        updates, log = self.phase.updates, self.trainer.log
+        if updates is None or not updates.is_due(self.step):
+            return
+        self._read_pending()  # a state that is not finite is no ground to prune on
+        self.state, self.change = updates_lib.change_masks(
+            self.trainer.change_masks, self.state, updates.update(self.state, batch)
+        )
+        log.write(self.phase.name, self.step, **self.change)
 
     def _after_step(self) -> None:
         def is_due(every):
@@ -235,7 +254,7 @@ class _Fit:
             values["tokens_per_second"] = steps * tokens / seconds
             trainer.log.write(self.phase.name, step, **values)
             self.clock, self.clock_step = time.monotonic(), step
-        self.progress.step(step, values if is_due else None)
+        self.progress.step(step, {**values, **self.change} if is_due else None)
 
     def _diverged(self, step: int, values: dict[str, float], last: int | None) -> str:
         bad = ", ".join(

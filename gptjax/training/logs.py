@@ -118,7 +118,12 @@ class Progress:
 
 
 def _status(values: dict[str, float]) -> str:
-    return (
-        f"loss {values['loss']:.4f} lr {values['learning_rate']:.2e} "
-        f"{values['tokens_per_second']:,.0f} tokens/s"
-    )
+    parts = [
+        f"loss {values['loss']:.4f} lr {values['learning_rate']:.2e}",
+        f"{values['tokens_per_second']:,.0f} tokens/s",
+    ]
+    if "sparsity" in values:
+        parts.append(f"sparsity {values['sparsity']:.2%}")
+    if values.get("grown"):
+        parts.append(f"{values['grown']:,} exchanged")
+    return " ".join(parts)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax import config, errors, masks, tree
+from gptjax.training import movement
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -78,12 +79,17 @@ def make_schedule(settings: config.Optimizer, *, steps: int) -> Schedule:
 
 
 def make_optimizer(
-    settings: config.Optimizer, schedule: Schedule, params: Any
+    settings: config.Optimizer,
+    schedule: Schedule,
+    params: Any,
+    *,
+    tracks_movement: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a run; its `update` needs the keyword `masks`.
 
     Args:
       params: a tree of arrays or shapes, for the table of decayed leaves.
+      tracks_movement: whether its state holds movement scores.
 
     Raises:
       UserError: an unknown name, or options that the optimizer does not take.
@@ -120,6 +126,7 @@ def make_optimizer(
         clip = optax.clip_by_global_norm(settings.clip_norm)
     return optax.chain(
         masks.freeze_pruned(),
+        *([movement.track_movement()] if tracks_movement else []),
         clip,
         make(learning_rate=schedule, **options),
         masks.freeze_pruned(),

@@ -46,6 +46,59 @@ def batch_loss(
     return loss_lib.next_token_loss(logits_BTV, batch["labels"])
 
 
+def mean_gradients(
+    config: model.Config,
+    params: Any,
+    batch: Batch,
+    *,
+    mesh: Mesh,
+    dropout_key: jax.Array | None = None,
+    dtype: Any = jnp.float32,
+    remat: bool = False,
+) -> tuple[Any, jax.Array, jax.Array]:
+    """The gradient of a batch's mean loss, that loss, and its predicted tokens.
+
+    The gradient is that of every weight, pruned ones too.
+
+    Args:
+      batch: arrays (A, B, T): A parts, one after the other, to save memory.
+      dropout_key: None: no dropout.
+    """
+    constrain = sharding.constrain_batch(mesh)
+
+    def loss_and_grads(batch, key):
+        def function(params):
+            return batch_loss(
+                config,
+                params,
+                batch,
+                dropout_key=key,
+                dtype=dtype,
+                remat=remat,
+                constrain=constrain,
+            )
+
+        return jax.value_and_grad(function, has_aux=True)(params)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, loss_and_grads(*part)), None
+
+    count = batch["tokens"].shape[0]
+    keys = None if dropout_key is None else jax.random.split(dropout_key, count)
+    first = jax.tree.map(lambda x: x[0], (batch, keys))
+    if count == 1:
+        (loss, tokens), grads = loss_and_grads(*first)
+    else:
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(loss_and_grads, *first),
+        )
+        (loss, tokens), grads = jax.lax.scan(add, zeros, (batch, keys))[0]
+    predicted = jnp.maximum(tokens, 1).astype(jnp.float32)
+    grads = jax.tree.map(lambda grad: grad / predicted, grads)
+    return grads, loss / predicted, tokens
+
+
 def make_step(
     config: model.Config,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -70,53 +123,24 @@ def make_step(
       the device: `loss` in nats a token, `grad_norm` before clipping, `param_norm`
       after the update, `learning_rate`, `tokens` predicted.
     """
-    constrain = sharding.constrain_batch(mesh)
     has_dropout = config != config.without_dropout()
 
-    def loss_and_grads(params, batch, key):
-        def function(params):
-            return batch_loss(
-                config,
-                params,
-                batch,
-                dropout_key=key if has_dropout else None,
-                dtype=dtype,
-                remat=remat,
-                constrain=constrain,
-            )
-
-        return jax.value_and_grad(function, has_aux=True)(params)
-
-    def accumulate(params, batch, key):
-        parts = batch["tokens"].shape[0]
-        keys = jax.random.split(key, parts)
-        if parts == 1:
-            only = jax.tree.map(lambda x: x[0], batch)
-            return loss_and_grads(params, only, keys[0])
-
-        def add(total, part):
-            return jax.tree.map(jnp.add, total, loss_and_grads(params, *part)), None
-
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(
-                loss_and_grads, params, jax.tree.map(lambda x: x[0], batch), keys[0]
-            ),
-        )
-        return jax.lax.scan(add, zeros, (batch, keys))[0]
-
     def step(state: TrainState, batch: Batch, key: jax.Array):
-        (loss, tokens), grads = accumulate(
-            state.params, batch, jax.random.fold_in(key, state.step)
+        grads, loss, tokens = mean_gradients(
+            config,
+            state.params,
+            batch,
+            mesh=mesh,
+            dropout_key=jax.random.fold_in(key, state.step) if has_dropout else None,
+            dtype=dtype,
+            remat=remat,
         )
-        count = jnp.maximum(tokens, 1).astype(jnp.float32)
-        grads = jax.tree.map(lambda grad: grad / count, grads)
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, masks=state.masks
         )
         params = optax.apply_updates(state.params, updates)
         metrics = {
-            "loss": loss / count,
+            "loss": loss,
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
             "learning_rate": schedule(state.step),
@@ -130,4 +154,32 @@ def make_step(
         in_shardings=(places, sharding.batch_sharding(mesh), whole),
         out_shardings=(places, whole),
         donate_argnums=0,
+    )
+
+
+def make_gradients(
+    config: model.Config,
+    places: TrainState,
+    mesh: Mesh,
+    *,
+    dtype: Any = jnp.float32,
+    remat: bool = False,
+) -> Callable[[Any, Batch], Any]:
+    """The jitted gradient of every weight, pruned ones too, without dropout.
+
+    Returns:
+      `gradients(params, batch)`: of the mean loss of a batch of arrays (A, B, T), as a
+      tree like `params` of float32, lying as they do.
+    """
+    config = config.without_dropout()
+
+    def gradients(params, batch):
+        return mean_gradients(
+            config, params, batch, mesh=mesh, dtype=dtype, remat=remat
+        )[0]
+
+    return jax.jit(
+        gradients,
+        in_shardings=(places.params, sharding.batch_sharding(mesh)),
+        out_shardings=places.params,
     )

@@ -10,13 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
-from gptjax.training import logs, state
+from gptjax.training import logs, state, updates
 from gptjax.training import optimizer as optimizer_lib
 from gptjax.training import step as step_lib
 
 
 class Trainer:
-    """A run's mesh, data, optimizer and compiled step, which `fit` uses for a phase.
+    """A run's mesh, data, optimizer and compiled steps, which `fit` uses for a phase.
 
     One Trainer serves all phases of a run, so that the step compiles once.
     """
@@ -54,13 +54,18 @@ class Trainer:
 
         self.shapes = model.shapes(model_config)
         self.prunable: tree.Rules = ((r".*", False),)
+        tracks_movement = False
         if settings.pruning is not None:
             self.prunable = settings.pruning.prunable
+            tracks_movement = settings.pruning.criterion == "movement"
         mask_shapes = masks.shapes(self.shapes, self.prunable)
         self.dtype = jnp.dtype(training.compute_dtype)
         schedule = optimizer_lib.make_schedule(settings.optimizer, steps=schedule_steps)
         self.optimizer = optimizer_lib.make_optimizer(
-            settings.optimizer, schedule, self.shapes
+            settings.optimizer,
+            schedule,
+            self.shapes,
+            tracks_movement=tracks_movement,
         )
         self.places = state.shardings(mesh, self.shapes, mask_shapes, self.optimizer)
         self.train_step = step_lib.make_step(
@@ -71,6 +76,10 @@ class Trainer:
             mesh,
             dtype=self.dtype,
             remat=training.remat,
+        )
+        self.change_masks = updates.make_change(self.optimizer, self.places)
+        self.gradients = step_lib.make_gradients(
+            model_config, self.places, mesh, dtype=self.dtype, remat=training.remat
         )
         self.folder = pathlib.Path(settings.out)
         self.is_main = jax.process_index() == 0
@@ -101,22 +110,39 @@ class Trainer:
 
     def evaluate(self, params: Any) -> evaluation.Perplexity:
         """The perplexity of the validation text, by the protocol of the config."""
-        protocol = self.settings.evaluation
-        context = protocol.context_tokens or self.model_config.n_positions
-        assert self.valid_tokens is not None
-        assert self.settings.data.valid is not None
-        ids = self.valid_tokens.ids
         return evaluation.perplexity(
-            self.model_config,
-            params,
-            ids[: protocol.limit_tokens],
-            context=context,
-            stride=protocol.stride_tokens or context,
-            batch_sequences=protocol.batch_sequences,
-            dtype=self.dtype,
-            mesh=self.mesh,
-            text=self.settings.data.valid.name,
+            self.model_config, params, self._valid_ids(), **self._protocol()
         )
+
+    def connect(
+        self, first: Any, second: Any, *, points: int
+    ) -> evaluation.Connectivity:
+        """The losses of the validation text between two models, by that protocol."""
+        return evaluation.connect(
+            self.model_config,
+            first,
+            second,
+            self._valid_ids(),
+            points=points,
+            **self._protocol(),
+        )
+
+    def _valid_ids(self) -> np.ndarray:
+        assert self.valid_tokens is not None
+        return self.valid_tokens.ids[: self.settings.evaluation.limit_tokens]
+
+    def _protocol(self) -> dict[str, Any]:
+        protocol, valid = self.settings.evaluation, self.settings.data.valid
+        assert valid is not None
+        context = protocol.context_tokens or self.model_config.n_positions
+        return {
+            "context": context,
+            "stride": protocol.stride_tokens or context,
+            "batch_sequences": protocol.batch_sequences,
+            "dtype": self.dtype,
+            "mesh": self.mesh,
+            "text": valid.name,
+        }
 
     def batches(self, stream: int) -> data.Batches:
         """The endless batches of a stream, this process's share of each."""
