@@ -13,9 +13,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Comparison": "gptjax.api",
     "Model": "gptjax.api",
     "Run": "gptjax.api",
     "UserError": "gptjax.errors",
+    "compare": "gptjax.api",
     "load": "gptjax.api",
     "prune": "gptjax.api",
     "train": "gptjax.api",

@@ -173,6 +173,27 @@ class Run:
         return [json.loads(path.read_text(encoding="utf-8")) for path in reports]
 
 
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+      folder: the run folder, which holds everything.
+    """
+
+    folder: pathlib.Path
+
+    @functools.cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """A dict of figures for each method, pattern, sparsity and seed."""
+        return reporting.read_comparison(self.folder).rows
+
+    @functools.cached_property
+    def dense(self) -> dict[str, Any]:
+        """The same figures of the model as it came."""
+        return reporting.read_comparison(self.folder).dense
+
+
 def train(config: str | pathlib.Path | None, **overrides: Any) -> Run:
     """Fine-tunes as a config file says; `**{"training.steps": 5}` overrides a key."""
     return run_training(config_lib.load(config, overrides))
@@ -183,6 +204,11 @@ def prune(config: str | pathlib.Path | None, **overrides: Any) -> Run:
     return run_pruning(config_lib.load(config, overrides))
 
 
+def compare(config: str | pathlib.Path | None, **overrides: Any) -> Comparison:
+    """Compares methods as a config file says; `**{"seed": 1}` overrides a key."""
+    return run_comparison(config_lib.load(config, overrides))
+
+
 def run_training(settings: config_lib.Run) -> Run:
     """Fine-tunes, and draws the report."""
     return _reported(training.train(settings).folder)
@@ -191,6 +217,15 @@ def run_training(settings: config_lib.Run) -> Run:
 def run_pruning(settings: config_lib.Run) -> Run:
     """Prunes, and draws the report."""
     return _reported(pruning.run(settings).folder)
+
+
+def run_comparison(settings: config_lib.Run) -> Comparison:
+    """Compares, and draws the report."""
+    folder = pruning.compare(settings)
+    if jax.process_index() == 0:
+        reporting.write_comparison(folder)
+    sharding.sync("report")
+    return Comparison(folder)
 
 
 def _reported(folder: pathlib.Path) -> Run:

@@ -86,7 +86,10 @@ def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
 
 @app.command()
 def prune(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
-    """Prunes a model in rounds, with rewinding, and proves what that cost and saved.
+    """Prunes a model, and proves what that cost and saved.
+
+    In rounds with rewinding, in one shot, during training, or by cutting whole layers,
+    neurons, heads or width out of it: see `pruning` in the README.
 
     Started again after an interruption, the same command goes on where it stopped.
     """
@@ -95,6 +98,28 @@ def prune(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
 
     run = api.run_pruning(config_lib.load(config, overrides or ()))
     reporting.print_run(run.folder)
+
+
+@app.command()
+def compare(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    out: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="The run folder. [default: the config's `out`]"),
+    ] = None,
+) -> None:
+    """Puts methods and sparsities side by side, under one protocol.
+
+    Writes `compare.csv` and pictures. Started again after an interruption, the same
+    command goes on with the row where it stopped.
+    """
+    from gptjax import api, reporting
+    from gptjax import config as config_lib
+
+    given = [*(overrides or ()), *([f"out={out}"] if out is not None else [])]
+    done = api.run_comparison(config_lib.load(config, given))
+    reporting.print_comparison(done.folder)
 
 
 @app.command()
@@ -251,6 +276,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     is_debugging = "--debug" in arguments
+    # A second start finds its programs compiled; a user's own folder is respected.
+    cache = pathlib.Path("~/.cache/gptjax/xla").expanduser()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     # orbax and TFDS greet the terminal through absl; a user asked for neither.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

@@ -206,12 +206,14 @@ class Pruning(Section):
                 f"{self.schedule} starts from an unstructured mask by magnitude or "
                 "random"
             )
-        if self.schedule == "gradual" and (
-            not is_unstructured or self.criterion in ("wanda", "sparsegpt")
-        ):
-            raise ValueError(
-                "gradual prunes unstructured, by magnitude, random, taylor or movement"
-            )
+        if self.schedule == "gradual":
+            if not is_unstructured or self.criterion in ("wanda", "sparsegpt"):
+                raise ValueError(
+                    "gradual prunes unstructured, by magnitude, random, taylor or "
+                    "movement"
+                )
+            if self.ranked_together != "global" and self.spread in ("global", "owl"):
+                raise ValueError("gradual takes allocation uniform or erk")
         if self.reconstruction is not None and not self.keeps_new_weights:
             raise ValueError(
                 "reconstruction: rewinding would undo it; schedule one-shot or "

@@ -7,10 +7,14 @@ from gptjax import config
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One round: the sparsity it trains at, from and to which step of the schedule."""
+    """One round: the sparsity it trains at, from and to which step of the schedule.
+
+    Attributes:
+      sparsity: None where masks are given and bring their own.
+    """
 
     number: int
-    sparsity: float
+    sparsity: float | None
     start: int
     end: int
 
@@ -27,17 +31,22 @@ def rewind_step(pruning: config.Pruning) -> int | None:
 
 
 def rounds(settings: config.Run) -> tuple[Round, ...]:
-    """Round 0, which trains the dense model, and one round for each target sparsity.
+    """Round 0, the dense model, and one round for each target sparsity.
 
-    With `schedule: restart` every round replays the schedule from the step that the
-    weights were rewound to, up to `training.steps`. With `continue` one schedule
-    spans all rounds, which train as many steps each.
+    An iterative run trains round 0 as it trains the others; the other schedules prune
+    the model as it comes, and round 0 only says how good that is. With
+    `rewind.schedule: restart` every round replays the schedule from the step that the
+    weights were rewound to, up to `training.steps`. With `continue` one schedule spans
+    all rounds, which train as many steps each.
     """
     assert settings.pruning is not None
     steps = settings.training.steps
+    targets: tuple[float | None, ...] = settings.pruning.targets() or (None,)
+    if settings.pruning.schedule != "iterative":
+        return (Round(0, 0.0, 0, 0), Round(1, targets[0], 0, steps))
     first = rewind_step(settings.pruning) or 0
     planned = [Round(0, 0.0, 0, steps)]
-    for number, sparsity in enumerate(settings.pruning.targets(), 1):
+    for number, sparsity in enumerate(targets, 1):
         start, end = first, steps
         if settings.pruning.rewind.schedule == "continue":
             start = planned[-1].end

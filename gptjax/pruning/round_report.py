@@ -9,6 +9,8 @@ from gptjax import masks, tree
 
 BYTES_PER_WEIGHT = 4
 """Of a float32 value, dense or packed."""
+SAVED = ("prunable", "zeros", "parameters", "bytes_dense", "bytes_packed")
+"""What of a round's figures the account of savings repeats."""
 
 
 def sizes(params_shapes: Any, weight_masks: masks.Masks) -> dict[str, Any]:

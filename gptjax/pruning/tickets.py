@@ -36,23 +36,25 @@ def locate(name: str | pathlib.Path) -> pathlib.Path:
     return finished[-1]
 
 
-def load(name: str | pathlib.Path, params: Any, prunable: masks.Masks) -> masks.Masks:
+def load(
+    name: str | pathlib.Path, params: Any, mask_shapes: masks.Masks
+) -> masks.Masks:
     """The masks that `name` stands for, placed as the leaves of `params` are.
 
     Args:
       name: as for `locate`.
       params: arrays, or shapes with shardings.
-      prunable: the shapes of the masks that the run expects.
+      mask_shapes: of the masks that the run expects.
 
     Raises:
       UserError: no such file, or masks of another model.
     """
     path = locate(name)
     found = masks.load(path, params)
-    if masks.layer_sizes(found).keys() != masks.layer_sizes(prunable).keys():
+    if masks.layer_sizes(found).keys() != masks.layer_sizes(mask_shapes).keys():
         raise errors.UserError(
             f"{path}: masks of {', '.join(masks.layer_sizes(found)) or 'nothing'}, "
             "where pruning.prunable says "
-            + (", ".join(masks.layer_sizes(prunable)) or "nothing")
+            + (", ".join(masks.layer_sizes(mask_shapes)) or "nothing")
         )
     return found

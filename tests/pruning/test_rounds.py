@@ -30,6 +30,11 @@ def masks_of(path, shapes):
     }
 
 
+def without_costs(reports):
+    """Reports but for the seconds and bytes that choosing masks took."""
+    return [{**report, "method": None} for report in reports]
+
+
 @pytest.fixture
 def starts(monkeypatch):
     """The params and masks that every phase of a run starts from, by its name."""
@@ -110,7 +115,7 @@ def test_a_run_interrupted_in_every_phase_ends_as_the_unbroken_one(
         except errors.Stopped:
             stops += 1
     assert stops == 5
-    assert resumed.rounds == whole.rounds
+    assert without_costs(resumed.rounds) == without_costs(whole.rounds)
     chex.assert_trees_all_equal(params_of(resumed.export), params_of(whole.export))
 
 

@@ -1,0 +1,215 @@
+"""The masks of a round: scores, budget, pattern; and what choosing them cost."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from gptjax import files, masks, sharding
+from gptjax.pruning import (
+    allocation,
+    blockwise,
+    calibration,
+    footprint,
+    ranking,
+    selection,
+    tickets,
+)
+from gptjax.pruning.context import Context
+from gptjax.pruning.criteria import magnitude, random, taylor, wanda
+from gptjax.pruning.plan import Round
+
+
+def choose(context: Context, this: Round) -> masks.Masks:
+    """The masks of a round: stored ones if it was begun, else chosen and stored.
+
+    Beside the masks `method.json` says what choosing them cost; and where the method
+    changed weights that the round is to train on, `start` holds them.
+
+    Raises:
+      UserError: a pattern that does not fit the model, a calibration text too short,
+        masks of another model.
+    """
+    pruning, path = context.pruning, context.masks_path(this.number)
+    if this.number == 0 or path.exists():
+        return context.masks_of(this.number)
+    if pruning.schedule == "gradual":
+        return context.trainer.dense_masks()  # training prunes them
+    if pruning.masks_from is not None:
+        shapes = context.trainer.placed_shapes()
+        given = tickets.load(pruning.masks_from, shapes, context.mask_shapes)
+        masks.save(path, given)
+        return given
+    selection.check(pruning.pattern, context.mask_shapes)
+    if _is_calibrated(context):
+        _ = context.calibration_tokens  # read before the clock starts
+    params = context.prepared.load_params(context.model_of(this.number - 1))
+    _store(context, this, params)
+    return context.masks_of(this.number)
+
+
+def scores(context: Context, number: int, params: Any) -> Any:
+    """The criterion's scores of all weights, a tree like params.
+
+    Args:
+      number: of the round that they are for.
+    """
+    criterion = context.pruning.criterion
+    if criterion == "random":
+        return random.scores(params, context.key("criterion", number))
+    if criterion == "taylor":
+        return taylor.scores(
+            context.trainer.model_config,
+            params,
+            context.calibration_tokens,
+            **_how_to_read(context),
+        )
+    if criterion == "movement":
+        folder = context.round_folder(number - 1) / "movement"
+        return context.prepared.load_params(folder)
+    if criterion == "wanda":
+        return wanda.scores(params, _norms(context, params))
+    return magnitude.scores(params)
+
+
+def budget(
+    context: Context, this: Round, params: Any, rank: Callable[[], Any]
+) -> ranking.PerLayer | float:
+    """The sparsity of each layer, or of everything where all is ranked together.
+
+    Args:
+      rank: gives the scores; called only if the allocation needs them.
+    """
+    pruning = context.pruning
+    assert this.sparsity is not None
+    if pruning.ranked_together == "global":
+        return this.sparsity
+    if pruning.spread == "global":
+        before = context.masks_of(this.number - 1)
+        return allocation.as_global(rank(), before, this.sparsity)
+    if pruning.spread == "owl":
+        return allocation.owl(
+            params,
+            context.masks_of(this.number - 1),
+            _norms(context, params),
+            this.sparsity,
+            outlier=pruning.owl_outlier,
+            spread=pruning.owl_spread,
+        )
+    return budget_by_sizes(context)(this.sparsity)
+
+
+def budget_by_sizes(context: Context) -> Callable[[float], ranking.PerLayer | float]:
+    """`budget` as a function of the sparsity, where neither weights nor text matter."""
+    if context.pruning.ranked_together == "global":
+        return lambda sparsity: sparsity
+    spread = allocation.erk if context.pruning.spread == "erk" else allocation.uniform
+    return lambda sparsity: spread(context.mask_shapes, sparsity)
+
+
+def _store(context: Context, this: Round, params: Any) -> None:
+    """Chooses a round's masks, timed, and writes all that comes of it."""
+    folder, pruning = context.round_folder(this.number), context.pruning
+    # Over the whole of the model, scores are a tree of their own; block by block they
+    # are one block's.
+    is_by_blocks = pruning.criterion == "sparsegpt" or (
+        pruning.criterion == "wanda" and pruning.ranked_together != "global"
+    )
+    with footprint.measured() as cost:
+        if is_by_blocks:
+            packed = _packed_before(context, this)
+            sparsities = budget(
+                context, this, params, lambda: scores(context, this.number, params)
+            )
+            found = _block_by_block(
+                context, this, params, packed, pruning.criterion, sparsities
+            )
+        else:
+            found = params, _at_once(context, this, params), {}
+            if pruning.reconstruction is not None:
+                found = _block_by_block(context, this, params, found[1], None, None)
+        params, packed, details = found
+        jax.block_until_ready(params)
+    if pruning.keeps_new_weights and (
+        pruning.criterion == "sparsegpt" or pruning.reconstruction is not None
+    ):
+        context.export(folder / "start", params)
+    if jax.process_index() == 0:
+        figures = {**dataclasses.asdict(cost), **details}
+        files.write_json(folder / "method.json", figures)
+    packed.save(context.masks_path(this.number))
+    calibration.forget(folder / "calibration")
+    sharding.sync(f"masks {this.name}")
+
+
+def _at_once(context: Context, this: Round, params: Any) -> calibration.PackedMasks:
+    found = scores(context, this.number, params)
+    chosen = selection.select(
+        found,
+        context.masks_of(this.number - 1),
+        pattern=context.pruning.pattern,
+        scope=context.pruning.ranked_together,
+        sparsities=budget(context, this, params, lambda: found),
+    )
+    return calibration.PackedMasks.of(chosen)
+
+
+def _packed_before(context: Context, this: Round) -> calibration.PackedMasks:
+    """The masks that the round before left, never unpacked where nothing is pruned."""
+    if this.number == 1:
+        shapes, prunable = context.trainer.shapes, context.trainer.prunable
+        return calibration.PackedMasks.dense(shapes, prunable)
+    return calibration.PackedMasks.of(context.masks_of(this.number - 1))
+
+
+def _block_by_block(
+    context: Context,
+    this: Round,
+    params: Any,
+    packed: calibration.PackedMasks,
+    criterion: str | None,
+    sparsities: Any,
+) -> tuple[Any, calibration.PackedMasks, dict[str, Any]]:
+    pruning = context.pruning
+    return blockwise.prune(
+        context.trainer.model_config,
+        params,
+        packed,
+        context.calibration_tokens,
+        criterion=criterion,
+        pattern=pruning.pattern,
+        scope=pruning.ranked_together,
+        sparsities=sparsities,
+        reconstruction=pruning.reconstruction,
+        folder=context.round_folder(this.number) / "calibration",
+        progress=context.trainer.is_main,
+        **_how_to_read(context),
+    )
+
+
+def _is_calibrated(context: Context) -> bool:
+    pruning = context.pruning
+    return (
+        pruning.criterion in ("taylor", "wanda", "sparsegpt")
+        or pruning.spread == "owl"
+        or pruning.reconstruction is not None
+    )
+
+
+def _norms(context: Context, params: Any) -> Any:
+    return calibration.input_norms(
+        context.trainer.model_config,
+        params,
+        context.calibration_tokens,
+        **_how_to_read(context),
+    )
+
+
+def _how_to_read(context: Context) -> dict[str, Any]:
+    """How the calibration text passes through the model."""
+    return {
+        "mesh": context.trainer.mesh,
+        "batch_sequences": context.prepared.settings.calibration.batch_sequences,
+        "dtype": context.trainer.dtype,
+    }
