@@ -1,5 +1,7 @@
 """What a run folder tells a reader: tables, pictures, an honest account of savings."""
 
+from gptjax.reporting import comparison as comparison
+from gptjax.reporting import connectivity as connectivity
 from gptjax.reporting.report import write as write
 from gptjax.reporting.run_folder import Run as Run
 from gptjax.reporting.run_folder import read as read

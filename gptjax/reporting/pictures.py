@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from matplotlib import axes
 
 # Okabe and Ito's palette; the markers tell the series apart without colours.
-_MAGNITUDE = {"color": "#0072B2", "marker": "o"}
+_ROUNDS = {"color": "#0072B2", "marker": "o"}
 _CONTROLS = {
     "random": {"color": "#D55E00", "marker": "s", "label": "random mask"},
     "reinit": {"color": "#009E73", "marker": "^", "label": "fresh weights"},
+    "shuffle": {"color": "#CC79A7", "marker": "D", "label": "shuffled mask"},
+    "twin": {"color": "#56B4E9", "marker": "v", "label": "other batches"},
 }
-_DENSE = {"color": "#555555", "linestyle": (0, (4, 3)), "linewidth": 1.2}
+DENSE = {"color": "#555555", "linestyle": (0, (4, 3)), "linewidth": 1.2}
 _STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -43,7 +45,7 @@ Rounds = Sequence[dict[str, Any]]
 
 
 @contextlib.contextmanager
-def _picture(stem: pathlib.Path, *, width: float, height: float) -> Iterator[Any]:
+def picture(stem: pathlib.Path, *, width: float, height: float) -> Iterator[Any]:
     """A figure to draw on, in inches, saved as `stem`.png and `stem`.svg at the end."""
     import matplotlib
     from matplotlib import figure
@@ -60,18 +62,19 @@ def _picture(stem: pathlib.Path, *, width: float, height: float) -> Iterator[Any
 
 
 def sparsity_perplexity(
-    rounds: Rounds, stem: pathlib.Path, *, title: str | None = None
+    rounds: Rounds, stem: pathlib.Path, *, criterion: str, title: str | None = None
 ) -> None:
     """Perplexity against sparsity: the rounds, their controls, and the dense line.
 
     Args:
       rounds: contents of `report.json`, round 0 the dense one.
+      criterion: what the rounds are called.
       stem: the path without its ending.
     """
-    with _picture(stem, width=6.4, height=4.2) as drawn:
+    with picture(stem, width=6.4, height=4.2) as drawn:
         plot = drawn.subplots()
-        _series(plot, rounds, lambda r: r["perplexity"], **_MAGNITUDE)
-        plot.lines[-1].set_label("magnitude")
+        _series(plot, rounds, lambda r: r["perplexity"], **_ROUNDS)
+        plot.lines[-1].set_label(criterion)
         for kind in tables.controls(rounds):
             style = _CONTROLS.get(kind, {"marker": "d", "label": kind})
             _series(
@@ -79,8 +82,8 @@ def sparsity_perplexity(
             )
         dense = next((r["perplexity"] for r in rounds if r["round"] == 0), None)
         if dense is not None:
-            plot.axhline(dense, label="dense, trained alike", **_DENSE)
-        _perplexity_axis(plot)
+            plot.axhline(dense, label="dense, trained alike", **DENSE)
+        perplexity_axis(plot)
         plot.set_xlabel("sparsity: prunable weights that are zero")
         plot.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         plot.set_xlim(left=-0.02)
@@ -106,7 +109,7 @@ def training_curves(
         if "-" not in record["phase"]:  # the controls are called NN-random, NN-reinit
             phases.setdefault(record["phase"], []).append(record)
     sparsities = {f"{r['round']:02d}": r["sparsity"] for r in rounds}
-    with _picture(stem, width=8.6, height=3.6) as drawn:
+    with picture(stem, width=8.6, height=3.6) as drawn:
         from matplotlib import cm, colormaps, colors
 
         # Up to 0.85: the map's lightest yellows vanish on white.
@@ -129,7 +132,7 @@ def training_curves(
                 )
             plot.set_xlabel("step")
         panels[0].set_ylabel("training loss, nats per token")
-        _perplexity_axis(panels[1])
+        perplexity_axis(panels[1])
         panels[1].set_ylabel("validation perplexity")
         if len(sparsities) > 1:
             bar = drawn.colorbar(scale, ax=list(panels), label="sparsity of the round")
@@ -147,7 +150,7 @@ def layer_sparsity(round_: dict[str, Any], stem: pathlib.Path) -> None:
     if high - low < 0.1:  # else the map would show rounding as if it were structure
         low, high = max(0.0, high - 0.1), max(high, 0.1)
     size = {"width": 2.6 + 0.55 * layers, "height": 1.2 + 0.45 * len(kinds)}
-    with _picture(stem, **size) as drawn:
+    with picture(stem, **size) as drawn:
         plot = drawn.subplots()
         shown = plot.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
         plot.grid(visible=False)
@@ -183,7 +186,7 @@ def _series(plot: "axes.Axes", rounds: Rounds, value_of: Any, **style: Any) -> N
     plot.plot([x for x, _ in points], [y for _, y in points], **style)
 
 
-def _perplexity_axis(plot: "axes.Axes") -> None:
+def perplexity_axis(plot: "axes.Axes") -> None:
     """Labels the y axis; logarithmic where the values span more than a factor of 4."""
     plot.set_ylabel("perplexity")
     values = [y for line in plot.lines for y in line.get_ydata() if y > 0]

@@ -2,9 +2,8 @@
 
 import pathlib
 import re
-import shutil
 
-from gptjax.reporting import pictures, run_folder, savings, statements, tables
+from gptjax.reporting import page, pictures, run_folder, savings, statements, tables
 
 
 def write(folder: str | pathlib.Path) -> pathlib.Path:
@@ -18,19 +17,12 @@ def write(folder: str | pathlib.Path) -> pathlib.Path:
     """
     folder = pathlib.Path(folder)
     run = run_folder.read(folder)
-    beside, final = folder / "report.part", folder / "report"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
+    with page.replacing(folder / "report") as beside:
         (beside / "report.md").write_text(_page(run, beside), encoding="utf-8")
         if run.rounds:
             text = tables.to_csv(run.rounds)
             (beside / "rounds.csv").write_text(text, encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        beside.rename(final)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return final / "report.md"
+    return folder / "report" / "report.md"
 
 
 def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
@@ -40,21 +32,22 @@ def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
         parts += ["## Rounds", tables.markdown(run.rounds).rstrip()]
     if len(run.rounds) > 1:
         last = run.rounds[-1]
-        pictures.sparsity_perplexity(run.rounds, folder / "sparsity_perplexity")
-        parts += [_image("perplexity against sparsity", "sparsity_perplexity")]
-        parts += [_list(statements.controls(run))]
+        stem = folder / "sparsity_perplexity"
+        pictures.sparsity_perplexity(run.rounds, stem, criterion=run.criterion)
+        parts += [page.image("perplexity against sparsity", "sparsity_perplexity")]
+        parts += [page.bullets(statements.controls(run))]
         if last.get("sparsity_per_layer"):
             pictures.layer_sparsity(last, folder / "layer_sparsity")
             parts += ["## Where the zeros are"]
-            parts += [_image("sparsity of each layer", "layer_sparsity")]
+            parts += [page.image("sparsity of each layer", "layer_sparsity")]
     said = savings.sentences(run.savings)
     if said:
-        parts += ["## What it saves", _list(said)]
+        parts += ["## What it saves", page.bullets(said)]
     if run.metrics:
         pictures.training_curves(run.metrics, run.rounds, folder / "training_curves")
-        parts += ["## Training", _image("training curves", "training_curves")]
+        parts += ["## Training", page.image("training curves", "training_curves")]
     parts += [_samples(run)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return page.join(parts)
 
 
 def _samples(run: run_folder.Run) -> str:
@@ -69,11 +62,3 @@ def _samples(run: run_folder.Run) -> str:
         fence = "`" * max(3, longest + 1)
         parts += [f"{when.capitalize()}:", f"{fence}text\n{text}\n{fence}"]
     return "\n\n".join(parts)
-
-
-def _list(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _image(description: str, stem: str) -> str:
-    return f"![{description}]({stem}.png)"

@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import Any
 
+import omegaconf
+
 from gptjax import errors
 
 
@@ -17,11 +19,13 @@ class Run:
         run that only trains.
       summary: what `summary.json` holds; empty before there is one.
       metrics: the lines of `metrics.jsonl`, each with `phase` and `step`.
+      criterion: what pruned the weights, as the run's config calls it.
     """
 
     rounds: list[dict[str, Any]]
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
+    criterion: str
 
     @property
     def savings(self) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def read(folder: str | pathlib.Path) -> Run:
     """
     folder = pathlib.Path(folder)
     paths = sorted((folder / "rounds").glob("[0-9][0-9]*/report.json"))
-    rounds = sorted((_object(path) for path in paths), key=lambda r: r["round"])
+    rounds = sorted((read_object(path) for path in paths), key=lambda r: r["round"])
     summary_path, metrics_path = folder / "summary.json", folder / "metrics.jsonl"
     if not (rounds or summary_path.exists() or metrics_path.exists()):
         raise errors.UserError(
@@ -50,16 +54,27 @@ def read(folder: str | pathlib.Path) -> Run:
         )
     return Run(
         rounds=rounds,
-        summary=_object(summary_path) if summary_path.exists() else {},
+        summary=read_object(summary_path) if summary_path.exists() else {},
         metrics=_lines(metrics_path) if metrics_path.exists() else [],
+        criterion=_criterion(folder / "config.yaml"),
     )
 
 
-def _object(path: pathlib.Path) -> dict[str, Any]:
+def read_object(path: pathlib.Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise errors.UserError(f"{path}: not JSON: {error}") from error
+
+
+def _criterion(path: pathlib.Path) -> str:
+    """The criterion in a resolved config; the default where there is none."""
+    pruning = {}
+    if path.exists():
+        pruning = (omegaconf.OmegaConf.load(path).get("pruning")) or {}
+    if pruning.get("structured"):
+        return "structured"
+    return pruning.get("criterion", "magnitude")
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:

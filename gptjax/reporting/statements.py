@@ -1,6 +1,14 @@
 """What a run came to, in sentences: perplexities, and the verdict of the controls."""
 
-from gptjax.reporting import run_folder, tables
+from typing import Any
+
+from gptjax.reporting import connectivity, run_folder, tables
+
+_CONTROLS = {
+    "random": "a random mask with the same number of zeros in every layer",
+    "reinit": "the same mask on freshly initialised weights",
+    "shuffle": "its own mask shuffled within every layer",
+}
 
 
 def headline(run: run_folder.Run) -> str:
@@ -34,18 +42,35 @@ def controls(run: run_folder.Run) -> list[str]:
         return []
     last, lines = run.rounds[-1], []
     own = last["perplexity"]
-    names = {
-        "random": "a random mask with the same number of zeros in every layer",
-        "reinit": "the same mask on freshly initialised weights",
-    }
     for kind in tables.controls([last]):
         other = tables.control_perplexity(last, kind)
         if other is None or own is None:
             continue
+        if kind == "twin":
+            lines.append(_twin(last, other))
+            continue
         verdict = "beats" if own < other else "does NOT beat"
         lines.append(
-            f"At {last['sparsity']:.1%} magnitude pruning {verdict} "
-            f"{names.get(kind, kind)}: perplexity {tables.perplexity_text(own)} "
+            f"At {last['sparsity']:.1%} {run.criterion} pruning {verdict} "
+            f"{_CONTROLS.get(kind, kind)}: perplexity {tables.perplexity_text(own)} "
             f"against {tables.perplexity_text(other)}."
         )
     return lines
+
+
+def _twin(round_: dict[str, Any], other: float) -> str:
+    """How far apart two runs of a round end that saw other batches."""
+    text = (
+        f"Trained again on other batches the round at {round_['sparsity']:.1%} comes "
+        f"to perplexity {tables.perplexity_text(other)}, after "
+        f"{tables.perplexity_text(round_['perplexity'])}"
+    )
+    barrier = round_["controls"]["twin"].get("barrier")
+    if barrier is None:
+        return f"{text}."
+    is_stable = barrier < connectivity.NOTICEABLE
+    verdict = "stable" if is_stable else "NOT stable"
+    return (
+        f"{text}; the barrier between the two is {barrier:.4f} nats a token: {verdict} "
+        "(linear mode connectivity)."
+    )

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gptjax.reporting import page
+
 if TYPE_CHECKING:
     import rich.table
 
@@ -85,8 +87,7 @@ def rich_table(rounds: Rounds) -> "rich.table.Table":
 def markdown(rounds: Rounds) -> str:
     """The table in Markdown."""
     titles, rows = cells(rounds)
-    lines = [titles, ["---:"] * len(titles), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return page.table(titles, rows)
 
 
 def to_csv(rounds: Rounds) -> str:

@@ -87,6 +87,34 @@ def test_a_control_that_wins_is_said_to_win(folder):
     assert "70.50 against 60.00" in line
 
 
+@pytest.mark.parametrize(
+    ("barrier", "verdict"), [(0.001, ": stable"), (0.3, "NOT stable"), (None, "70.50.")]
+)
+def test_a_twin_is_no_rival_but_tells_stability(folder, barrier, verdict):
+    """A round does not beat itself; what counts is whether the two end together."""
+    twin = _round(2, 0.8, 70.5, {"twin": 70.0, "shuffle": 75.0})
+    if barrier is not None:
+        twin["controls"]["twin"]["barrier"] = barrier
+    (folder / "rounds/02/report.json").write_text(json.dumps(twin))
+    page = reporting.write(folder).read_text()
+    (line,) = re.findall("- Trained again on other batches.*", page)
+    assert "comes to perplexity 70.00, after 70.50" in line
+    assert verdict in line
+    assert "magnitude pruning beats its own mask shuffled" in page
+
+
+@pytest.mark.parametrize(
+    ("pruning", "name"),
+    [("{criterion: wanda}", "wanda"), ("{structured: [{}]}", "structured")],
+)
+def test_the_criterion_is_called_what_the_config_calls_it(folder, pruning, name):
+    """Every run was of magnitude once; a Wanda run must not be reported as one."""
+    (folder / "config.yaml").write_text(f"pruning: {pruning}\n")
+    page = reporting.write(folder)
+    assert f"{name} pruning does NOT beat" in page.read_text()
+    assert name in (page.parent / "sparsity_perplexity.svg").read_text()
+
+
 def test_every_picture_the_page_shows_is_there_as_png_and_svg(folder):
     """A renamed picture would leave a broken image in the page."""
     page = reporting.write(folder)

@@ -1,0 +1,122 @@
+"""A comparison's run folder: its rows read, its table, its page, its CSV."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+
+from gptjax import errors, files
+from gptjax.reporting import (
+    comparison_pictures,
+    comparison_table,
+    page,
+    run_folder,
+)
+
+_NEEDED = ("method", "pattern", "sparsity", "perplexity")
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What stands in the folder of a comparison, whole or still under way.
+
+    Attributes:
+      rows: what each `rows/*.json` holds, in the order of their names.
+      dense: the figures of the model as it came; empty before there are any.
+    """
+
+    rows: list[dict[str, Any]]
+    dense: dict[str, Any]
+
+
+def read(folder: str | pathlib.Path) -> Comparison:
+    """The rows of the comparison in `folder`.
+
+    Raises:
+      UserError: if no comparison is there, or a file is not what it should be.
+    """
+    folder = pathlib.Path(folder)
+    paths = sorted((folder / "rows").glob("*.json"))
+    about = folder / "compare.json"
+    if not paths and not about.exists():
+        raise errors.UserError(
+            f"{folder}: no comparison: it has neither compare.json nor rows/*.json"
+        )
+    rows = []
+    for path in paths:
+        row = run_folder.read_object(path)
+        missing = [key for key in _NEEDED if key not in row]
+        if missing:
+            raise errors.UserError(f"{path}: a row without {', '.join(missing)}")
+        rows.append(row)
+    dense = run_folder.read_object(about).get("dense") if about.exists() else None
+    return Comparison(rows, dense or {})
+
+
+def write(folder: str | pathlib.Path) -> pathlib.Path:
+    """Writes `compare.csv` and `report/` into a comparison's folder; the page's path.
+
+    Works on a comparison that is still under way, too. What stood in `report/` before
+    is replaced as a whole.
+
+    Raises:
+      UserError: if `folder` is no comparison's.
+    """
+    folder = pathlib.Path(folder)
+    found = read(folder)
+    files.write_text(folder / "compare.csv", comparison_table.to_csv(found.rows))
+    with page.replacing(folder / "report") as beside:
+        (beside / "compare.md").write_text(_page(found, beside), encoding="utf-8")
+    return folder / "report" / "compare.md"
+
+
+def print_(folder: str | pathlib.Path) -> None:
+    """Prints what the comparison in `folder` came to, and where to look further.
+
+    Of several processes only the first prints.
+
+    Raises:
+      UserError: if `folder` is no comparison's.
+    """
+    import rich.console
+
+    if jax.process_index() > 0:
+        return
+    folder = pathlib.Path(folder)
+    found = read(folder)
+    console = rich.console.Console(highlight=False, markup=False, emoji=False)
+    console.print()
+    console.print(comparison_table.rich_table(found.rows, found.dense))
+    console.print()
+    for line in comparison_table.sentences(found.rows, found.dense):
+        console.print(line)
+    console.print()
+    places = {"compare.csv": "every row", "report": "table and pictures"}
+    for name, what in places.items():
+        if (folder / name).exists():
+            console.print(f"{folder / name}  {what}", soft_wrap=True)
+
+
+def to_json(folder: str | pathlib.Path) -> str:
+    """The rows and the dense model's figures as one JSON object."""
+    return json.dumps(dataclasses.asdict(read(folder)))
+
+
+def _page(found: Comparison, folder: pathlib.Path) -> str:
+    """The page in Markdown; draws its pictures into `folder`."""
+    rows, dense = found.rows, found.dense
+    parts = ["# Comparison", comparison_table.markdown(rows, dense).rstrip()]
+    parts += [page.bullets(comparison_table.sentences(rows, dense))]
+    if rows:
+        draw = comparison_pictures
+        draw.perplexity_sparsity(rows, dense, folder / "perplexity_sparsity")
+        draw.perplexity_bytes(rows, dense, folder / "perplexity_bytes")
+        parts += ["## Perplexity"]
+        parts += [page.image("perplexity against sparsity", "perplexity_sparsity")]
+        parts += [page.image("perplexity against packed bytes", "perplexity_bytes")]
+        if draw.method_cost(rows, folder / "method_cost"):
+            parts += ["## What choosing the weights took"]
+            parts += [page.image("seconds and memory of each method", "method_cost")]
+    return page.join(parts)
