@@ -71,6 +71,7 @@ def prune(
     if group is not None:
         # A group lies within a block.
         block = max(BLOCK_INPUTS // group, 1) * group
+    block = min(block, inputs)
     counts = np.zeros(-(-inputs // block), np.int32)
     if group is None:
         assert sparsity is not None
