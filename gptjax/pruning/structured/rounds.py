@@ -28,8 +28,14 @@ from gptjax import (
     training,
     tree,
 )
-from gptjax.pruning import footprint, round_report, rounds, savings, tickets
-from gptjax.pruning.calibration import windows
+from gptjax.pruning import (
+    calibration,
+    footprint,
+    round_report,
+    rounds,
+    savings,
+    tickets,
+)
 from gptjax.pruning.structured import choosing, plan, surgery
 from gptjax.training import run as run_lib
 
@@ -124,7 +130,7 @@ class _Context:
         if settings.calibration.text is not None:
             text = self.prepared.read(settings.calibration.text)
         n_positions = self.prepared.model_config.n_positions
-        return windows.cut(settings, text, n_positions=n_positions)
+        return calibration.cut(settings, text, n_positions=n_positions)
 
     @property
     def holds_masks(self) -> bool:

@@ -32,11 +32,9 @@ def oracle(tmp_path_factory):
     with torch.no_grad():
         for parameter in built.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    # float32 numbers in both, so that only the arithmetic differs.
-    built = built.float().double()
-    built.float().save_pretrained(tmp_path_factory.mktemp("oracle") / "hf")
-    folder = tmp_path_factory.getbasetemp()
-    folder = next(folder.glob("oracle*/hf"))
+    folder = tmp_path_factory.mktemp("oracle") / "hf"
+    built.float().save_pretrained(folder)
+    # The float32 numbers that were saved, so that only the arithmetic differs.
     return built.double(), folder
 
 

@@ -1,0 +1,134 @@
+"""What cutting layers and MLP neurons costs and saves, before any fine-tuning.
+
+    python scripts/bench_structured.py [MODEL] [--out FILE]
+
+Drops one, two and three layers by influence and a quarter and a half of the MLP
+neurons by activation; prints a table and writes its figures as JSON. Times are taken
+in turn with the dense model's, in one process; the range beside a ratio is its spread
+over the turns.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import statistics
+import tempfile
+
+import jax
+
+from gptjax import assets, config, files, training
+from gptjax.pruning import calibration, timing
+from gptjax.pruning.structured import choosing, plan, rounds, surgery
+from gptjax.reporting import page
+from gptjax.training import run as run_lib
+
+REMOVALS = {
+    "1 layer": {"what": "layers", "count": 1},
+    "2 layers": {"what": "layers", "count": 2},
+    "3 layers": {"what": "layers", "count": 3},
+    "1/4 of neurons": {"what": "neurons", "fraction": 0.25},
+    "1/2 of neurons": {"what": "neurons", "fraction": 0.5},
+}
+TOKENS = 256
+_OUT = pathlib.Path("bench_structured.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="packaged")
+    parser.add_argument("--out", type=pathlib.Path, default=_OUT)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = training.prepare(_settings(arguments.model, folder))
+        figures = _measure(prepared)
+    files.write_json(arguments.out, figures)
+    print(_table(figures))
+
+
+def _settings(name: str, out: str, **removal) -> config.Run:
+    return config.check(
+        {
+            "model": name,
+            "out": out,
+            "data": {
+                "train": str(assets.text("austen.valid")),
+                "valid": str(assets.text("austen.test")),
+                "sequence_tokens": TOKENS,
+            },
+            "calibration": {"sequences": 64},
+            "evaluation": {"context_tokens": TOKENS, "stride_tokens": TOKENS},
+            "pruning": {"structured": [removal or REMOVALS["1 layer"]]},
+        }
+    )
+
+
+def _measure(prepared: training.Prepared) -> dict:
+    """The figures of the dense model and of each removal, by name."""
+    dense = prepared.trainer(schedule_steps=1)
+    found = {"dense": _figures(prepared, prepared.load_params())}
+    variants = [
+        timing.Variant(
+            name="dense", config=prepared.model_config, load_params=prepared.load_params
+        )
+    ]
+    for name, removal in REMOVALS.items():
+        smaller, params = _cut(prepared, removal)
+        found[name] = _figures(smaller, params)
+        variants.append(
+            timing.Variant(
+                name=name,
+                config=smaller.model_config,
+                load_params=lambda params=params: params,
+            )
+        )
+    times = timing.figures(dense, variants)
+    for name in found:
+        for what in ("step", "decode"):
+            found[name][f"{what}_seconds"] = times[f"{what}_seconds_{name}"]
+            ratios = times.get(f"{what}_ratios_{name}", [1.0])
+            found[name][f"{what}_ratios"] = ratios
+    return {"backend": jax.default_backend(), "model": prepared.settings.model, **found}
+
+
+def _cut(prepared: training.Prepared, removal: dict) -> tuple[training.Prepared, dict]:
+    settings = _settings(prepared.settings.model, prepared.settings.out, **removal)
+    (this,) = plan.rounds(settings, prepared.model_config)
+    params = prepared.load_params()
+    tokens_NT = calibration.cut(
+        settings, prepared.train, n_positions=prepared.model_config.n_positions
+    )
+    reader = choosing.Reader(tokens_NT, batch_sequences=8, mesh=prepared.mesh)
+    choice = choosing.choose(this, params, reader)
+    after, params, _ = surgery.cut(this.before, params, None, choice.kept)
+    return dataclasses.replace(prepared, model_config=after), params
+
+
+def _figures(prepared: training.Prepared, params) -> dict:
+    """Shape, number of weights and perplexity."""
+    trainer = prepared.trainer(schedule_steps=1)
+    return {
+        **rounds.shape(prepared.model_config),
+        **run_lib.describe(trainer.evaluate(params)),
+    }
+
+
+def _table(figures: dict) -> str:
+    titles = ["removed", "parameters", "perplexity", "decode", "training step"]
+    rows = []
+    for name, row in figures.items():
+        if isinstance(row, dict):
+            times = [_ratio(row[f"{what}_ratios"]) for what in ("decode", "step")]
+            perplexity = f"{row['perplexity']:.2f}"
+            rows.append([name, f"{row['parameters']:,}", perplexity, *times])
+    protocol = figures["dense"]["protocol"]
+    return f"{page.table(titles, rows)}\nperplexity: {protocol}"
+
+
+def _ratio(ratios: list[float]) -> str:
+    """The median, and from where to where the turns went."""
+    middle = statistics.median(ratios)
+    return f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+if __name__ == "__main__":
+    main()
