@@ -158,16 +158,21 @@ def test_a_run_killed_between_exchanges_ends_bit_for_bit_as_the_unbroken_one(
 
 def test_what_was_just_dropped_may_come_back_and_a_dense_layer_stays():
     """Algorithm 1 grows over all that is not kept; a full layer has nothing else."""
-    mask = np.array([[[1, 1, 1, 0, 0, 0]], [[1, 1, 1, 1, 1, 1]]], bool)
-    drop = np.array([[[1, 2, 3, 9, 9, 9]], [[6, 5, 4, 3, 2, 1]]], np.float32)
-    grow = np.array([[[0, 5, 0, 1, 2, 3]], [[1, 2, 3, 4, 5, 6]]], np.float32)
+    alive = [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]]
+    drop = [[1, 2, 3, 9, 9, 9], [1, 2, 3, 9, 9, 9], [6, 5, 4, 3, 2, 1]]
+    # In the first layer the dropped one is grown again, in the second another is.
+    grow = [[0, 5, 0, 1, 2, 3], [4, 0, 0, 3, 2, 3], [1, 2, 3, 4, 5, 6]]
+    expected = [alive[0], [0, 1, 1, 0, 1, 0], alive[2]]
     path = "blocks/mlp/up/kernel"
-    current = tree.unflatten({path: jax.numpy.asarray(mask), "ln_f/bias": np.True_})
+
+    def stacked(rows, dtype):
+        return jax.numpy.asarray(np.array(rows, dtype)[:, None])
+
     new = exchange.exchange(
-        current,
-        {path: np.array([1, 3])},
-        drop=tree.unflatten({path: jax.numpy.asarray(drop)}),
-        grow=tree.unflatten({path: jax.numpy.asarray(grow)}),
+        tree.unflatten({path: stacked(alive, bool), "ln_f/bias": np.True_}),
+        {path: np.array([1, 1, 3])},
+        drop=tree.unflatten({path: stacked(drop, np.float32)}),
+        grow=tree.unflatten({path: stacked(grow, np.float32)}),
     )
-    np.testing.assert_array_equal(tree.flatten(new)[path], mask)
+    np.testing.assert_array_equal(tree.flatten(new)[path], stacked(expected, bool))
     assert tree.flatten(new)["ln_f/bias"] is np.True_
