@@ -14,6 +14,7 @@ from gptjax import config as config_lib
 from gptjax import (
     convert,
     data,
+    errors,
     evaluation,
     generation,
     model,
@@ -22,6 +23,9 @@ from gptjax import (
     sharding,
     training,
 )
+
+# Fields of a model's config that do not change what it makes of a text.
+_WITHOUT_EFFECT = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "initializer_range")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,18 +96,7 @@ class Model:
           context: tokens in a window; None: n_positions.
           stride: how far a window moves; None: by its whole length.
         """
-        source = text
-        if not isinstance(source, config_lib.Source):
-            source = config_lib.Source(path=str(text))
-        tokens = data.tokenize(
-            source,
-            self.tokenizer,
-            append_eos=False,
-            workers=0,
-            cache_dir=None,
-            vocab_size=self.config.vocab_size,
-            progress=progress,
-        )
+        tokens, name = self._tokens(text, progress=progress)
         context = context or self.config.n_positions
         return evaluation.perplexity(
             self.config,
@@ -113,9 +106,69 @@ class Model:
             stride=stride or context,
             batch_sequences=batch_sequences,
             total_bytes=tokens.bytes,
-            text=source.name,
+            text=name,
             progress=progress,
         )
+
+    def connect(
+        self,
+        other: "Model",
+        text: str | pathlib.Path | config_lib.Source,
+        *,
+        points: int = 11,
+        context: int | None = None,
+        stride: int | None = None,
+        batch_sequences: int = 8,
+        progress: bool = False,
+    ) -> evaluation.Connectivity:
+        """The losses of a text on the line from this model to another, its barrier.
+
+        See `evaluation.connect`. The text is read with this model's tokenizer.
+
+        Args:
+          points: how many models on the line, both ends among them.
+          context, stride: as for `perplexity`.
+
+        Raises:
+          UserError: models that do not compute alike.
+        """
+        for field in dataclasses.fields(model.Config):
+            one, two = (getattr(m.config, field.name) for m in (self, other))
+            if one != two and field.name not in _WITHOUT_EFFECT:
+                raise errors.UserError(
+                    f"{other.folder}: {field.name} is {two}, and {one} in "
+                    f"{self.folder}; only models alike have a line between them"
+                )
+        tokens, name = self._tokens(text, progress=progress)
+        context = context or self.config.n_positions
+        return evaluation.connect(
+            self.config,
+            self.params,
+            other.params,
+            tokens.ids,
+            points=points,
+            context=context,
+            stride=stride or context,
+            batch_sequences=batch_sequences,
+            text=name,
+        )
+
+    def _tokens(
+        self, text: str | pathlib.Path | config_lib.Source, *, progress: bool
+    ) -> tuple[data.Tokens, str]:
+        """A text's tokens, and what it is called."""
+        if not isinstance(text, config_lib.Source):
+            text = config_lib.Source(path=str(text))
+        tokens = data.tokenize(
+            text,
+            self.tokenizer,
+            append_eos=False,
+            workers=0,
+            cache_dir=None,
+            vocab_size=self.config.vocab_size,
+            progress=progress,
+        )
+        return tokens, text.name
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes a Hugging Face folder that stock transformers loads."""

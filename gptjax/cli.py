@@ -222,6 +222,70 @@ def evaluate(
 
 
 @app.command()
+def connect(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="Any MODEL, e.g. a round of a run.")
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="Another one of the same shapes.")
+    ],
+    text: Annotated[
+        str, typer.Option(help="A text, JSONL or CSV file, a folder, or a data set.")
+    ],
+    points: Annotated[
+        int, typer.Option(min=3, help="Models on the line, A and B among them.")
+    ] = 11,
+    context: Annotated[
+        int | None,
+        typer.Option(min=2, help="Tokens in a window. [default: n_positions]"),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens a window moves. [default: its whole length]"),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Windows read at once.")] = 8,
+    column: Annotated[
+        str, typer.Option(help="The column that holds the text, where there are some.")
+    ] = "text",
+    out: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="A folder for the picture, the page and the figures."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead.")
+    ] = False,
+) -> None:
+    """Walks in a straight line from one model to another, and measures the hill.
+
+    The weights of the way are (1 - a) A + a B. Two runs from one start that saw other
+    batches lie in one valley of the loss if no hill is between them: then the start is
+    *stable*, which is when rewinding to it finds lottery tickets (Frankle et al.,
+    arXiv:1912.05671). The barrier is the highest loss on the way above the mean of
+    the two models' own.
+    """
+    from gptjax import api, reporting
+    from gptjax import config as config_lib
+
+    found = api.load(first).connect(
+        api.load(second),
+        config_lib.Source(path=text, column=column),
+        points=points,
+        context=context,
+        stride=stride,
+        batch_sequences=batch,
+        progress=not as_json,
+    )
+    if as_json:
+        print(json.dumps(found.figures()))
+    else:
+        reporting.print_connectivity(found)
+    if out is not None:
+        page = reporting.write_connectivity(out, found)
+        if not as_json:
+            print(page)
+
+
+@app.command()
 def generate(
     model: ModelArgument,
     prompt: Annotated[

@@ -1,14 +1,16 @@
 """The commands as a user meets them: exit codes, one-line errors, printed figures."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
 import transformers
 
-from gptjax import assets, cli, config
+from gptjax import assets, cli, config, convert, model
 
 REFERENCE = str(assets.checkpoint())
 
@@ -28,7 +30,8 @@ def test_help_names_every_command(run):
     """A command that is not listed does not exist for its users."""
     code, out, _ = run("--help")
     assert code == 0
-    commands = ["demo", "train", "prune", "convert", "evaluate", "generate", "report"]
+    commands = ["demo", "train", "prune", "compare", "convert", "evaluate"]
+    commands += ["connect", "generate", "report"]
     assert all(command in out for command in commands)
 
 
@@ -102,6 +105,39 @@ def test_evaluate_prints_perplexity_and_protocol(run, tmp_path):
     _, out, _ = run("evaluate", "packaged", "--text", text, "--stride", 128)
     assert "stride 128" in out
     assert "bits a byte" in out
+
+
+def test_connect_walks_from_one_model_to_another(run, tmp_path):
+    """The ends are what `evaluate` says of the two; to itself a model has no way."""
+    text = tmp_path / "some.txt"
+    text.write_text(assets.text("shakespeare.valid").read_text()[:2000])
+    other = tmp_path / "other"
+    config, params = convert.load(assets.checkpoint())
+    params["blocks"]["mlp"]["up"]["kernel"] *= 0.8
+    convert.save(other, config, params, like=assets.checkpoint())
+    how = ("--text", text, "--context", 64, "--points", 3)
+    code, out, err = run("connect", "packaged", other, *how, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    for end, name in ((0, "packaged"), (-1, other)):
+        _, out, _ = run("evaluate", name, *how[:4], "--json")
+        assert found["losses"][end] == json.loads(out)["loss"]
+    code, out, _ = run("connect", "packaged", "packaged", *how, "--out", tmp_path / "o")
+    assert code == 0
+    assert "Barrier: 0.0000 nats a token" in out
+    assert (tmp_path / "o" / "connectivity.svg").exists()
+
+
+def test_models_of_other_shapes_are_not_connected(run, tmp_path):
+    """One line that names the field, not a broadcast that fails."""
+    config, _ = convert.load(assets.checkpoint())
+    small = dataclasses.replace(config, n_layer=1)
+    params = jax.jit(model.init, static_argnums=1)(jax.random.key(0), small)
+    convert.save(tmp_path / "small", small, params, like=assets.checkpoint())
+    code, _, err = run("connect", "packaged", tmp_path / "small", "--text", "some.txt")
+    assert code == 1
+    assert "small: n_layer is 1, and 6 in" in err
+    assert err.count("\n") == 1
 
 
 def test_generate_writes_on_from_its_prompts(run):

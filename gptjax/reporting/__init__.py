@@ -1,7 +1,10 @@
 """What a run folder tells a reader: tables, pictures, an honest account of savings."""
 
-from gptjax.reporting import comparison as comparison
-from gptjax.reporting import connectivity as connectivity
+from gptjax.reporting.comparison import print_comparison as print_comparison
+from gptjax.reporting.comparison import read_comparison as read_comparison
+from gptjax.reporting.comparison import write_comparison as write_comparison
+from gptjax.reporting.connectivity import print_connectivity as print_connectivity
+from gptjax.reporting.connectivity import write_connectivity as write_connectivity
 from gptjax.reporting.report import write as write
 from gptjax.reporting.run_folder import Run as Run
 from gptjax.reporting.run_folder import read as read

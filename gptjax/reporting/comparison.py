@@ -1,7 +1,6 @@
 """A comparison's run folder: its rows read, its table, its page, its CSV."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -31,7 +30,13 @@ class Comparison:
     dense: dict[str, Any]
 
 
-def read(folder: str | pathlib.Path) -> Comparison:
+def is_one(folder: str | pathlib.Path) -> bool:
+    """Whether a folder is a comparison's, and not a single run's."""
+    folder = pathlib.Path(folder)
+    return (folder / "compare.json").exists() or (folder / "rows").is_dir()
+
+
+def read_comparison(folder: str | pathlib.Path) -> Comparison:
     """The rows of the comparison in `folder`.
 
     Raises:
@@ -55,7 +60,7 @@ def read(folder: str | pathlib.Path) -> Comparison:
     return Comparison(rows, dense or {})
 
 
-def write(folder: str | pathlib.Path) -> pathlib.Path:
+def write_comparison(folder: str | pathlib.Path) -> pathlib.Path:
     """Writes `compare.csv` and `report/` into a comparison's folder; the page's path.
 
     Works on a comparison that is still under way, too. What stood in `report/` before
@@ -65,14 +70,14 @@ def write(folder: str | pathlib.Path) -> pathlib.Path:
       UserError: if `folder` is no comparison's.
     """
     folder = pathlib.Path(folder)
-    found = read(folder)
+    found = read_comparison(folder)
     files.write_text(folder / "compare.csv", comparison_table.to_csv(found.rows))
     with page.replacing(folder / "report") as beside:
         (beside / "compare.md").write_text(_page(found, beside), encoding="utf-8")
     return folder / "report" / "compare.md"
 
 
-def print_(folder: str | pathlib.Path) -> None:
+def print_comparison(folder: str | pathlib.Path) -> None:
     """Prints what the comparison in `folder` came to, and where to look further.
 
     Of several processes only the first prints.
@@ -85,7 +90,7 @@ def print_(folder: str | pathlib.Path) -> None:
     if jax.process_index() > 0:
         return
     folder = pathlib.Path(folder)
-    found = read(folder)
+    found = read_comparison(folder)
     console = rich.console.Console(highlight=False, markup=False, emoji=False)
     console.print()
     console.print(comparison_table.rich_table(found.rows, found.dense))
@@ -97,11 +102,6 @@ def print_(folder: str | pathlib.Path) -> None:
     for name, what in places.items():
         if (folder / name).exists():
             console.print(f"{folder / name}  {what}", soft_wrap=True)
-
-
-def to_json(folder: str | pathlib.Path) -> str:
-    """The rows and the dense model's figures as one JSON object."""
-    return json.dumps(dataclasses.asdict(read(folder)))
 
 
 def _page(found: Comparison, folder: pathlib.Path) -> str:

@@ -1,6 +1,5 @@
 """The line between two models: its table, its picture, its verdict."""
 
-import json
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,9 @@ def rich_table(found: evaluation.Connectivity) -> "rich.table.Table":
     return table
 
 
-def write(folder: pathlib.Path, found: evaluation.Connectivity) -> pathlib.Path:
+def write_connectivity(
+    folder: pathlib.Path, found: evaluation.Connectivity
+) -> pathlib.Path:
     """Writes `connectivity.json`, `.md` and the picture into a folder; the page."""
     folder.mkdir(parents=True, exist_ok=True)
     picture(found, folder / "connectivity")
@@ -64,7 +65,7 @@ def write(folder: pathlib.Path, found: evaluation.Connectivity) -> pathlib.Path:
     return folder / "connectivity.md"
 
 
-def print_(found: evaluation.Connectivity) -> None:
+def print_connectivity(found: evaluation.Connectivity) -> None:
     """Prints the table and what it comes to."""
     import rich.console
 
@@ -90,11 +91,6 @@ def picture(found: evaluation.Connectivity, stem: pathlib.Path) -> None:
         plot.set_title(f"barrier {found.barrier:.4f}", loc="left", fontsize=11)
         plot.legend(loc="best")
         drawn.supxlabel(found.protocol, fontsize=7.5, color="#555555", wrap=True)
-
-
-def to_json(found: evaluation.Connectivity) -> str:
-    """All figures as one JSON object."""
-    return json.dumps(found.figures())
 
 
 def _cells(found: evaluation.Connectivity) -> tuple[list[str], list[list[str]]]:

@@ -3,7 +3,15 @@
 import pathlib
 import re
 
-from gptjax.reporting import page, pictures, run_folder, savings, statements, tables
+from gptjax.reporting import (
+    comparison,
+    page,
+    pictures,
+    run_folder,
+    savings,
+    statements,
+    tables,
+)
 
 
 def write(folder: str | pathlib.Path) -> pathlib.Path:
@@ -12,10 +20,14 @@ def write(folder: str | pathlib.Path) -> pathlib.Path:
     Works on a run that is still under way or was interrupted, too. What stood in
     `report/` before is replaced as a whole.
 
+    The folder of a comparison gets the page of one, see `write_comparison`.
+
     Raises:
       UserError: if `folder` is no run folder.
     """
     folder = pathlib.Path(folder)
+    if comparison.is_one(folder):
+        return comparison.write_comparison(folder)
     run = run_folder.read(folder)
     with page.replacing(folder / "report") as beside:
         (beside / "report.md").write_text(_page(run, beside), encoding="utf-8")

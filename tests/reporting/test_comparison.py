@@ -8,8 +8,8 @@ import xml.etree.ElementTree
 
 import pytest
 
-from gptjax import errors
-from gptjax.reporting import comparison, comparison_table
+from gptjax import errors, reporting
+from gptjax.reporting import comparison_table
 
 PROTOCOL = "a text, context 256, stride 256"
 
@@ -68,7 +68,7 @@ def folder(tmp_path):
 
 def test_the_csv_has_a_line_for_each_row_and_its_columns_in_order(folder):
     """Scripts read these columns; rows averaged over seeds could not be checked."""
-    comparison.write(folder)
+    reporting.write_comparison(folder)
     text = (folder / "compare.csv").read_text()
     start = "method,pattern,sparsity,perplexity,bytes_dense,bytes_packed,"
     assert text.startswith(start)
@@ -88,7 +88,7 @@ def test_what_was_not_measured_is_empty_in_the_csv():
 
 def test_seeds_are_one_line_of_mean_and_standard_deviation(folder):
     """Of n - 1: three seeds are a sample, not all there are."""
-    page = comparison.write(folder).read_text()
+    page = reporting.write_comparison(folder).read_text()
     spread = statistics.stdev([30.0, 33.0, 36.0])
     assert spread == 3.0
     (line,) = re.findall(r"\| wanda \| unstructured .*", page)
@@ -101,7 +101,7 @@ def test_seeds_are_one_line_of_mean_and_standard_deviation(folder):
 
 def test_one_seed_has_no_spread(folder):
     """`± 0.00` would claim that it was measured."""
-    page = comparison.write(folder).read_text()
+    page = reporting.write_comparison(folder).read_text()
     assert "| magnitude | unstructured | 49.9% | 40.00 |" in page
 
 
@@ -172,7 +172,7 @@ def test_protocols_that_differ_are_said_to():
 
 def test_every_picture_the_page_shows_is_there_as_png_and_svg(folder):
     """A renamed picture would leave a broken image in the page."""
-    page = comparison.write(folder)
+    page = reporting.write_comparison(folder)
     shown = re.findall(r"!\[.*\]\((\w+)\.png\)", page.read_text())
     assert shown == ["perplexity_sparsity", "perplexity_bytes", "method_cost"]
     for stem in shown:
@@ -185,8 +185,14 @@ def test_every_picture_the_page_shows_is_there_as_png_and_svg(folder):
 
 def test_writing_again_changes_no_byte(folder):
     """Dates and random ids in pictures would make every report a new one."""
-    first = {p.name: p.read_bytes() for p in comparison.write(folder).parent.iterdir()}
-    again = {p.name: p.read_bytes() for p in comparison.write(folder).parent.iterdir()}
+    first = {
+        p.name: p.read_bytes()
+        for p in reporting.write_comparison(folder).parent.iterdir()
+    }
+    again = {
+        p.name: p.read_bytes()
+        for p in reporting.write_comparison(folder).parent.iterdir()
+    }
     assert first == again
 
 
@@ -195,24 +201,29 @@ def test_a_comparison_under_way_has_a_report_too(folder):
     (folder / "compare.json").unlink()
     for row in sorted((folder / "rows").iterdir())[1:]:
         row.unlink()
-    assert "| magnitude |" in comparison.write(folder).read_text()
+    assert "| magnitude |" in reporting.write_comparison(folder).read_text()
 
 
 def test_the_terminal_table_fits_80_columns(folder, capsys, monkeypatch):
     """Beyond them rich cuts the figures short."""
     monkeypatch.setenv("COLUMNS", "80")
-    comparison.write(folder)
-    comparison.print_(folder)
+    reporting.write_comparison(folder)
+    reporting.print_comparison(folder)
     shown = capsys.readouterr().out
     assert "…" not in shown
     for text in ("33.00 ± 3.00", "wanda 2:4", "1.5 GB", "dense", "compare.csv"):
         assert text in shown
 
 
+def test_report_knows_a_comparison_from_a_run(folder):
+    """`gptjax report` takes any folder that gptjax wrote."""
+    assert reporting.write(folder) == folder / "report" / "compare.md"
+
+
 def test_a_folder_without_a_comparison_is_refused(tmp_path):
     """A mistyped folder would otherwise get an empty report."""
     with pytest.raises(errors.UserError, match="no comparison"):
-        comparison.write(tmp_path)
+        reporting.write_comparison(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,4 +235,4 @@ def test_a_broken_row_is_named(folder, content, reason):
     """Half a file must not end in a traceback."""
     (folder / "rows" / "001.json").write_text(content)
     with pytest.raises(errors.UserError, match=rf"rows/001\.json: .*{reason}"):
-        comparison.write(folder)
+        reporting.write_comparison(folder)

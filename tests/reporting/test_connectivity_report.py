@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gptjax import evaluation
+from gptjax import evaluation, reporting
 from gptjax.reporting import connectivity
 
 
@@ -34,22 +34,22 @@ def test_the_verdict_is_that_of_the_losses(losses, barrier, verdict):
 def test_a_report_has_the_table_the_picture_and_the_figures(tmp_path):
     """Whoever reads the page must find what was drawn and by which protocol."""
     found = _of(3.0, 3.5, 3.2)
-    page = connectivity.write(tmp_path / "line", found)
+    page = reporting.write_connectivity(tmp_path / "line", found)
     text = page.read_text()
     assert "| 0.5 | 3.5000 | 33.12 |" in text
     assert "a text, context 8" in text
     assert "![loss on the way](connectivity.png)" in text
     assert page.with_suffix(".png").read_bytes()[1:4] == b"PNG"
     assert page.with_suffix(".svg").exists()
-    assert json.loads(page.with_suffix(".json").read_text()) == json.loads(
-        connectivity.to_json(found)
-    )
-    assert json.loads(connectivity.to_json(found))["barrier"] == pytest.approx(0.4)
+    figures = json.loads(page.with_suffix(".json").read_text())
+    assert figures["barrier"] == pytest.approx(0.4)
+    assert figures["losses"] == [3.0, 3.5, 3.2]
+    assert figures["positions"] == [0, 0.5, 1]
 
 
 def test_the_terminal_shows_the_way_and_the_verdict(capsys):
     """The number alone would not say where on the way it was met."""
-    connectivity.print_(_of(3.0, 3.5, 3.2))
+    reporting.print_connectivity(_of(3.0, 3.5, 3.2))
     shown = capsys.readouterr().out
     for text in ("33.12", "at a = 0.5", "different valleys", "a text, context 8"):
         assert text in shown
