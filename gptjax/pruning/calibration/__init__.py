@@ -8,6 +8,7 @@ from gptjax.pruning.calibration.finished import forget as forget
 from gptjax.pruning.calibration.memory import Estimate as Estimate
 from gptjax.pruning.calibration.memory import estimate as estimate
 from gptjax.pruning.calibration.method import Method as Method
+from gptjax.pruning.calibration.norms import KERNELS as KERNELS
 from gptjax.pruning.calibration.norms import input_norms as input_norms
 from gptjax.pruning.calibration.packed import PackedMasks as PackedMasks
 from gptjax.pruning.calibration.windows import cut as cut
