@@ -1,0 +1,128 @@
+"""A comparison: its jobs, its rows, and going on where it was interrupted."""
+
+import csv
+import json
+
+import pytest
+
+from gptjax import config, errors, pruning, reporting
+from gptjax.pruning import savings
+from gptjax.pruning.comparing import jobs
+
+METHODS = [
+    {"name": "by size", "pruning": {"schedule": "one-shot"}, "training": {"steps": 0}},
+    {"name": "rounds", "pruning": {"controls": ["random"]}},
+]
+COMPARE = {"compare.methods": METHODS, "compare.sparsities": [0.5, 0.75]}
+
+
+@pytest.fixture
+def barely_measured(monkeypatch):
+    """Runs whose times are made up: what is compared here are rows, not seconds."""
+    figures = {"bytes_zipped": 7, "bytes_zipped_dense": 9}
+    for what in ("step", "decode"):
+        figures |= {f"{what}_seconds_dense": 2.0, f"{what}_seconds_pruned": 3.0}
+    monkeypatch.setattr(savings, "measure", lambda *args: figures)
+
+
+def test_every_row_is_a_method_at_a_sparsity_with_a_seed(
+    tiny_settings, tmp_path, barely_measured
+):
+    """A row of another run, or a control passed off as its method, would mislead."""
+    settings = tiny_settings(
+        tmp_path, **COMPARE, **{"compare.seeds": [0, 1], "training.steps": 2}
+    )
+    folder = pruning.compare(settings)
+    reporting.write_comparison(folder)
+    with (folder / "compare.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:6] == [
+        "method",
+        "pattern",
+        "sparsity",
+        "perplexity",
+        "bytes_dense",
+        "bytes_packed",
+    ]
+    told = {(r["method"], float(r["target_sparsity"]), int(r["seed"])) for r in rows}
+    names = ("by size", "rounds", "rounds, random")
+    assert len(rows) == len(told) == 12
+    assert told == {(n, s, seed) for n in names for s in (0.5, 0.75) for seed in (0, 1)}
+    for row in rows:
+        if row["method"] == "by size":
+            assert float(row["step_ratio"]) == 1.5
+            # Without training, chance has no part in it.
+            others = [r for r in rows if r["method"] == "by size"]
+            same = [r for r in others if r["sparsity"] == row["sparsity"]]
+            assert len({r["perplexity"] for r in same}) == 1
+    report = json.loads(
+        (folder / "runs/rounds-seed1/rounds/02/report.json").read_text()
+    )
+    (row,) = (
+        r for r in rows if (r["method"], r["target_sparsity"]) == ("rounds", "0.75")
+        and r["seed"] == "1"
+    )  # fmt: skip
+    assert float(row["perplexity"]) == report["perplexity"]
+
+
+def test_an_interrupted_comparison_goes_on(
+    tiny_settings, tmp_path, barely_measured, stop_at
+):
+    """A comparison of a night must not begin anew for its last row."""
+    settings = tiny_settings(tmp_path, **COMPARE, **{"training.steps": 2})
+    stop_at(1)
+    with pytest.raises(errors.Stopped):
+        pruning.compare(settings)
+    done = {path: path.read_bytes() for path in tmp_path.glob("rows/*.json")}
+    assert done
+    pruning.compare(settings)
+    assert {path: path.read_bytes() for path in done} == done
+    assert len(list(tmp_path.glob("rows/*.json"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"criterion": "wandda"}, "compare.methods.0 (m): pruning.criterion"),
+        ({"sparsities": [0.5]}, "pruning.sparsities: give compare.sparsities"),
+        ({"scoop": "row"}, "pruning.scoop: unknown key; did you mean scope?"),
+    ],
+)
+def test_a_method_that_is_none_is_told_before_any_runs(method, message, tmp_path):
+    """The last of twenty methods must not fail after the night of the others."""
+    settings = config.load(
+        None,
+        {
+            "model": "packaged",
+            "out": str(tmp_path),
+            "compare.methods": [{"name": "m", "pruning": method}],
+        },
+    )
+    with pytest.raises(errors.UserError) as caught:
+        jobs.planned(settings)
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_patterns_of_fixed_sparsity_make_one_job():
+    """2:4 at 70 % is no such thing."""
+    settings = config.load(
+        None,
+        {
+            "model": "packaged",
+            "out": "x",
+            "compare.sparsities": [0.3, 0.7],
+            "compare.methods": [
+                {"name": "a", "pruning": {"schedule": "one-shot", "pattern": "2:4"}},
+                {"name": "b", "pruning": {"schedule": "one-shot"}},
+                {"name": "c", "pruning": {}},
+            ],
+        },
+    )
+    planned = jobs.planned(settings)
+    assert [(job.method, job.settings.pruning.targets()) for job in planned] == [
+        ("a", (0.5,)),
+        ("b", (0.3,)),
+        ("b", (0.7,)),
+        ("c", (0.3, 0.7)),
+    ]
