@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from gptjax import convert, errors, masks, model, sharding, tree
-from gptjax.pruning.structured import surgery
+from gptjax.pruning.structured import choosing, surgery
 
 CONFIG = model.Config(
     vocab_size=40, n_positions=12, n_embd=12, n_layer=4, n_head=4, n_inner=10
@@ -205,3 +205,31 @@ def test_a_cut_that_the_mesh_does_not_divide_names_the_leaf():
     on_mesh = jax.device_put(params, sharding.param_shardings(mesh, params))
     with pytest.raises(errors.UserError, match=r"blocks/mlp/\w+/\w+ .* of 3 does not"):
         surgery.neurons(CONFIG, on_mesh, None, KEPT["neurons"])
+
+
+@pytest.mark.parametrize(
+    ("what", "fraction"),
+    [("layers", 1 / 6), ("layers", 1 / 2), ("neurons", 1 / 4), ("neurons", 1 / 2)],
+)
+def test_a_trained_model_survives_its_cut_in_stock_transformers(
+    what, fraction, tmp_path
+):
+    """Trained weights spread over magnitudes that random ones do not show."""
+    source = convert.resolve("packaged")
+    config, params = convert.load(source, dtype=jnp.float32)
+    scores = np.random.default_rng(0).random(
+        (6,) if what == "layers" else (6, config.mlp_width)
+    )
+    drop = round(fraction * scores.shape[-1])
+    keep = choosing.highest(scores, drop=drop)
+    new, params, _ = CUTS[what](config, params, None, keep)
+    convert.save(tmp_path / "hf", new, params, like=source)
+    hf = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "hf").eval()
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 64))
+    with torch.no_grad():
+        wanted = hf(torch.tensor(tokens)).logits.numpy()
+    assert_same(logits_of(new, params, tokens), wanted)
+    a_layer = 12 * 192**2 + 13 * 192
+    a_neuron = 2 * 192 + 1
+    gone = {"layers": a_layer * drop, "neurons": 6 * a_neuron * drop}[what]
+    assert sum(p.numel() for p in hf.parameters()) == 3_111_936 - gone
