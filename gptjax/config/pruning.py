@@ -39,7 +39,8 @@ class Updates(Section):
     initial_sparsity: Sparsity = 0.0
     """Where `gradual` starts."""
     drop_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.3
-    """Of the survivors, how many `rigl` and `set` exchange at first."""
+    """Of the survivors, how many are exchanged: by `set` each time, by `rigl` at first,
+    and ever fewer as a cosine."""
 
 
 class Reconstruction(Section):

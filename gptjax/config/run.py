@@ -45,6 +45,12 @@ class Run(Section):
                     f"(training.steps {steps})"
                 )
         if self.pruning.schedule in ("gradual", "rigl", "set"):
+            if self.training.early_stopping_evaluations:
+                raise ValueError(
+                    "training.early_stopping_evaluations: going back to the best step "
+                    f"would leave the masks of that step; {self.pruning.schedule} "
+                    "needs all steps"
+                )
             updates = self.pruning.updates
             last = updates.last_step or max(3 * steps // 4, 1)
             if not updates.first_step < last <= steps:

@@ -10,6 +10,8 @@ from gptjax import config, errors
 
 # How much is pruned; what a comparison itself says of every method.
 _AMOUNTS = ("sparsities", "fraction_per_round", "rounds")
+REMOVED = "removed"
+"""The pattern of a method that cuts and does not zero."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Job:
         """What the table calls the pattern of its zeros."""
         pruning = self.settings.pruning
         assert pruning is not None
-        return "removed" if pruning.structured else pruning.pattern
+        return REMOVED if pruning.structured else pruning.pattern
 
 
 def planned(settings: config.Run) -> list[Job]:

@@ -54,6 +54,10 @@ def _rows(job: jobs_lib.Job, done: rounds.Pruned) -> Iterator[dict[str, Any]]:
         # Times and zipped bytes are measured on a run's last round only.
         is_last = report is done.rounds[-1]
         row = _row(job, report, done.summary["savings"] if is_last else {})
+        if job.pattern == jobs_lib.REMOVED:
+            # Nothing is zero: what is told is the share of all weights that is gone.
+            gone = 1 - report["parameters"] / done.rounds[0]["parameters"]
+            row |= {"sparsity": gone, "target_sparsity": gone}
         yield row
         for kind, control in report["controls"].items():
             unknown = dict.fromkeys(
@@ -69,7 +73,7 @@ def _row(
 ) -> dict[str, Any]:
     method = report.get("method", {})
     # What was cut out is timed as `removed`, what is only masked as `pruned`.
-    kind = "removed" if job.settings.pruning.structured else "pruned"
+    kind = "removed" if job.pattern == jobs_lib.REMOVED else "pruned"
     return {
         "method": job.method,
         "pattern": job.pattern,
