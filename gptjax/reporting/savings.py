@@ -101,7 +101,9 @@ def _cut(savings: Mapping[str, Any]) -> str | None:
             f"neurons the same share is cut away physically ({sizes}); it is there to "
             "be timed and has never been trained."
         )
-    return f"Removed: what was pruned is gone, not zero; left are {sizes}."
+    text = f"Removed: what was pruned is gone, not zero; left are {sizes}."
+    padding = savings.get("padding")
+    return f"{text} In the export {padding}." if padding else text
 
 
 def _time(savings: Mapping[str, Any], what: str, name: str) -> str | None:

@@ -326,10 +326,10 @@ def _conclude(
             "after": last["shape"],
             "bytes_before": reports[0]["bytes_dense"],
             "bytes_after": last["bytes_dense"],
-            "padding": last["padding"],
         },
         "savings": {
             **{key: last[key] for key in _SAVED},
+            "padding": last["padding"],
             **savings.measure(prepared, trainer, params, load_masks),
         },
         "samples": savings.samples(prepared, params, config=config_of_it),

@@ -12,6 +12,7 @@ import transformers
 from gptjax import convert, errors, masks, model, sharding, training, tree
 from gptjax.pruning import structured
 from gptjax.pruning.structured import activation
+from gptjax.reporting import savings as report_savings
 
 ROUNDS = {
     "pruning.structured": [
@@ -73,6 +74,7 @@ def test_a_run_cuts_trains_and_says_so(tiny_settings, tmp_path):
     assert not any((tmp_path / "checkpoints").iterdir())
     savings = done.summary["savings"]
     assert not savings["removed"]["is_reference"]
+    assert any("1 of them zeros" in s for s in (report_savings.sentences(savings)))
     assert savings["removed"]["parameters"] == done.rounds[-1]["parameters"]
     assert {"step_ratios_removed", "decode_ratios_removed"} <= savings.keys()
     assert done.summary["structured"]["before"]["neurons"] == source.mlp_width
