@@ -126,24 +126,29 @@ def prune(
     prune_block = functools.partial(
         one_block.prune, method=method, current=packed, inputs=pruned, targets=dense
     )
-    blocks, bits, reports = params.pop("blocks"), {}, []
+    stack, bits, reports = stacked.Stack(params.pop("blocks"), mesh), {}, []
     for layer in layers:
-        block = stacked.take(blocks, layer, mesh=mesh)
         if dense is not None:
-            dense.advance(block, layer)
+            dense.advance(stack.block(layer), layer)
         if store is not None and store.has(layer):
-            leaves, block_bits, block_report = store.load(layer)
-            block = one_block.restored(block, leaves)
+            leaves, block_report = store.load(layer)
+            one_block.restore(stack, layer, leaves)
+            del leaves
         else:
-            block, block_bits, block_report = prune_block(block, layer)
-            if store is not None:
-                leaves = one_block.changed(block, method, packed)
+            block_bits, block_report = prune_block(stack, layer)
+            if store is None:
+                bits |= block_bits
+            else:
+                leaves = one_block.changed(stack, layer, method, packed)
                 store.save(layer, leaves, block_bits, block_report)
-        blocks = stacked.put(blocks, block, layer, mesh=mesh)
-        pruned.advance(block, layer)
-        bits |= {(path, layer): own for path, own in block_bits.items()}
+                del leaves
+        pruned.advance(stack.block(layer), layer)
         reports.append(block_report)
-    params, packed = {**params, "blocks": blocks}, packed.replaced(bits)
+    if store is not None:
+        # Only now: until all is done they need no memory.
+        for layer in range(config.n_layer):
+            bits |= store.bits(layer)
+    params, packed = {**params, "blocks": stack.tree()}, packed.replaced(bits)
     report = {
         "seconds": time.monotonic() - began,
         "estimated_bytes": expected.total,

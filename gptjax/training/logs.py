@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import rich.progress
-import tensorboardX
 
 from gptjax import files
 
@@ -24,7 +23,7 @@ class MetricsLog:
         self._path = folder / "metrics.jsonl"
         self._events = folder / "tensorboard"
         self._is_main = is_main
-        self._writers: dict[str, tensorboardX.SummaryWriter] = {}
+        self._writers: dict[str, Any] = {}
 
     def resume(self, phase: str, step: int) -> None:
         """Forgets what was logged of `phase` after `step`, which will come again."""
@@ -58,6 +57,9 @@ class MetricsLog:
         self._writers.clear()
 
     def _writer(self, phase: str, purge_step: int | None = None) -> Any:
+        # Imported here: it imports torch where there is one, and its 200 MB.
+        import tensorboardX
+
         if phase not in self._writers:
             self._writers[phase] = tensorboardX.SummaryWriter(
                 str(self._events / phase), purge_step=purge_step

@@ -54,36 +54,43 @@ class Finished:
         """Whether a block is done."""
         return self._path(layer).exists()
 
-    def load(self, layer: int) -> tuple[dict[str, np.ndarray], dict, dict[str, Any]]:
-        """A block's new leaves and its masks' bits by slash path, and its report."""
-        leaves, bits = {}, {}
+    def load(self, layer: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """A block's new leaves, by their names within it, and its report."""
+        return self._read(layer, _WEIGHTS)
+
+    def bits(self, layer: int) -> dict[tuple[str, int], np.ndarray]:
+        """The bits of a block's masks, as `PackedMasks` keeps them."""
+        found, _ = self._read(layer, _MASKS)
+        return {(path, layer): own for path, own in found.items()}
+
+    def _read(self, layer: int, kind: str) -> tuple[dict[str, np.ndarray], Any]:
+        path = self._path(layer)
         try:
-            with safetensors.safe_open(self._path(layer), framework="numpy") as file:
-                report = json.loads(file.metadata()[_REPORT])
-                for name in file.offset_keys():
-                    kind, path = name.split("/", 1)
-                    kept = leaves if kind == _WEIGHTS else bits
-                    kept[path] = file.get_tensor(name)
+            with safetensors.safe_open(path, framework="numpy") as file:
+                found = {
+                    name.removeprefix(f"{kind}/"): file.get_tensor(name)
+                    for name in file.offset_keys()
+                    if name.startswith(f"{kind}/")
+                }
+                return found, json.loads(file.metadata()[_REPORT])
         except (OSError, safetensors.SafetensorError) as error:
             raise errors.UserError(
-                f"{self._path(layer)}: cannot be read: {error}; remove the folder to "
-                "start anew"
+                f"{path}: cannot be read: {error}; remove the folder to start anew"
             ) from error
-        return leaves, bits, report
 
     def save(
         self,
         layer: int,
         leaves: Mapping[str, jax.Array],
-        bits: Mapping[str, np.ndarray],
+        bits: Mapping[tuple[str, int], np.ndarray],
         report: Mapping[str, Any],
     ) -> None:
         """Writes a block; a collective, as `sharding.to_host`."""
         tensors = {
-            f"{_WEIGHTS}/{path}": sharding.to_host(leaf)
-            for path, leaf in leaves.items()
+            f"{_WEIGHTS}/{name}": sharding.to_host(leaf)
+            for name, leaf in leaves.items()
         }
-        tensors |= {f"{_MASKS}/{path}": own for path, own in bits.items()}
+        tensors |= {f"{_MASKS}/{path}": own for (path, _), own in bits.items()}
         if jax.process_index() == 0:
             with files.replacing(self._path(layer)) as beside:
                 safetensors.numpy.save_file(

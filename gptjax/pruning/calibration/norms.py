@@ -42,8 +42,9 @@ def input_norms(
     how = activations.How(config, dtype, mesh)
     stream = activations.Stream(how, params, tokens_NT, batch_sequences=batch_sequences)
     norms: dict[str, list[np.ndarray]] = {name: [] for name in KERNELS}
+    stack = stacked.Stack(params["blocks"], mesh)
     for layer in range(config.n_layer):
-        block = stacked.take(params["blocks"], layer, mesh=mesh)
+        block = stack.block(layer)
         means = stream.moments(block, layer, KERNELS, activations.squares)
         for name, mean in means.items():
             norms[name].append(from_mean_squares(mean, tokens_NT.size))

@@ -10,7 +10,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gptjax import masks, sharding, tree
 from gptjax.pruning import matrices, selection
-from gptjax.pruning.calibration import activations, norms, reconstruction
+from gptjax.pruning.calibration import (
+    activations,
+    memory,
+    norms,
+    reconstruction,
+    stacked,
+)
 from gptjax.pruning.calibration.method import BLOCKS, Method, name_of
 from gptjax.pruning.calibration.packed import PackedMasks
 from gptjax.pruning.criteria import sparsegpt, wanda
@@ -19,90 +25,98 @@ _MOMENTS = {"wanda": activations.squares, "sparsegpt": activations.products}
 
 
 def prune(
-    block: Any,
+    stack: stacked.Stack,
     layer: int,
     *,
     method: Method,
     current: PackedMasks,
     inputs: activations.Stream,
     targets: activations.Stream | None,
-) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
-    """A block pruned, and reconstructed if the method says so.
+) -> tuple[dict[tuple[str, int], np.ndarray], dict[str, Any]]:
+    """Prunes a block where it lies, and reconstructs it if the method says so.
 
     Args:
-      block: its weights, which stay as they are.
       current: the masks so far.
       inputs: what the pruned blocks before it give.
       targets: what the dense model's block gives, for a reconstruction.
 
     Returns:
-      The new block; the bits of its masks by slash path; and its report: the layer,
+      The bits of its masks, as `PackedMasks` keeps them; and its report: the layer,
       and the errors of the reconstruction.
     """
-    flat = tree.flatten(block)
     paths = [path for path in current.shapes if masks.is_stacked(path)]
     statistics = {}
     if method.criterion is not None:
         names = [name_of(path) for path in paths]
         moment = _MOMENTS[method.criterion]
-        statistics = inputs.moments(block, layer, names, moment)
-    survives: masks.Masks = dict.fromkeys(flat, np.True_)
+        statistics = inputs.moments(stack.block(layer), layer, names, moment)
+    bits = {}
     for path in paths:
+        memory.give_back()
         name = name_of(path)
-        leaf, mask = flat[name], current.layer(path, layer)
+        leaf, mask = stack.leaf(name, layer), current.layer(path, layer)
         if method.criterion == "sparsegpt":
-            sparsity = _sparsity(method, path, layer)
-            flat[name], mask = _by_sparsegpt(
-                path, leaf, mask, statistics.pop(name), method, sparsity
+            leaf, mask = _by_sparsegpt(
+                path, leaf, mask, statistics.pop(name), method, layer
             )
         else:
             mask = sharding.place(mask, leaf.sharding)
             if method.criterion == "wanda":
                 norm = norms.from_mean_squares(statistics[name], inputs.tokens)
                 mask = _by_wanda(path, leaf, mask, norm, method, layer)
-            flat[name] = masks.apply(leaf, mask)
-        survives[name] = mask
-    block = tree.unflatten(flat)
+            leaf = masks.apply(leaf, mask)
+        stack.put(layer, {name: leaf})
+        bits[path, layer] = np.packbits(sharding.to_host(mask))
+        del leaf, mask
+    memory.give_back()
     report: dict[str, Any] = {"layer": layer}
     if method.reconstruction is not None:
         assert targets is not None
+        block = stack.block(layer)
         block, figures = reconstruction.reconstruct(
             method.reconstruction,
             block,
-            tree.unflatten(survives),
+            _masks(block, layer, current.replaced(bits)),
             layer,
             inputs=inputs,
             targets=targets,
         )
+        stack.put(layer, tree.flatten(block))
         report |= figures
-    bits = {p: np.packbits(sharding.to_host(survives[name_of(p)])) for p in paths}
-    return block, bits, report
+    return bits, report
 
 
-def restored(block: Any, leaves: Mapping[str, np.ndarray]) -> Any:
-    """`block` with the leaves that a finished one had, placed as they are."""
-    flat = tree.flatten(block)
-    for path, leaf in leaves.items():
-        name = name_of(path)
-        flat[name] = sharding.place(leaf, flat[name].sharding)
-    return tree.unflatten(flat)
+def _masks(block: Any, layer: int, packed: PackedMasks) -> masks.Masks:
+    """The masks of a block, as a tree like it."""
+
+    def of_leaf(name, leaf):
+        if BLOCKS + name not in packed.shapes:
+            return np.True_
+        return sharding.place(packed.layer(BLOCKS + name, layer), leaf.sharding)
+
+    return tree.map_with_path(of_leaf, block)
 
 
-def changed(block: Any, method: Method, current: PackedMasks) -> dict[str, jax.Array]:
-    """The leaves of a pruned block that the method may have changed, by slash path."""
-    flat = {BLOCKS + name: leaf for name, leaf in tree.flatten(block).items()}
+def changed(
+    stack: stacked.Stack, layer: int, method: Method, current: PackedMasks
+) -> dict[str, jax.Array]:
+    """The leaves of a pruned block that the method may have changed."""
+    flat = tree.flatten(stack.block(layer))
     if method.reconstruction is not None:
         return flat
-    return {path: leaf for path, leaf in flat.items() if path in current.shapes}
+    return {
+        name: leaf for name, leaf in flat.items() if BLOCKS + name in current.shapes
+    }
 
 
-def _sparsity(method: Method, path: str, layer: int) -> float | None:
-    if method.sparsities is None:
-        return None
-    return float(method.sparsities[path][layer])
+def restore(stack: stacked.Stack, layer: int, leaves: Mapping[str, np.ndarray]) -> None:
+    """Puts the leaves of a finished block where they were."""
+    for name, leaf in leaves.items():
+        place = stack.leaf(name, layer).sharding
+        stack.put(layer, {name: sharding.place(leaf, place)})
 
 
-def _by_sparsegpt(path, leaf, mask, hessian, method, sparsity):
+def _by_sparsegpt(path, leaf, mask, hessian, method, layer):
     """A kernel and its mask after SparseGPT, shaped and placed as the kernel is."""
     _, inputs, outputs = matrices.shape(path, (1, *leaf.shape))
     weights, alive = sparsegpt.prune(
@@ -110,9 +124,11 @@ def _by_sparsegpt(path, leaf, mask, hessian, method, sparsity):
         sharding.place(mask, leaf.sharding).reshape(inputs, outputs),
         hessian,
         pattern=method.pattern,
-        sparsity=sparsity,
+        sparsity=None
+        if method.sparsities is None
+        else float(method.sparsities[path][layer]),
         mesh=leaf.sharding.mesh,
-        path=f"{path} layer",
+        path=f"{path} layer {layer}",
     )
     return jax.device_put(
         (weights.reshape(leaf.shape), alive.reshape(leaf.shape)), leaf.sharding

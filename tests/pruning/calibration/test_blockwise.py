@@ -82,11 +82,11 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     whole, whole_masks, whole_report = prune(**changes)
     real, done = one_block.prune, []
 
-    def stops_after_two(block, layer, **rest):
+    def stops_after_two(stack, layer, **rest):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(layer)
-        return real(block, layer, **rest)
+        return real(stack, layer, **rest)
 
     folder = tmp_path / "calibration"
     monkeypatch.setattr(one_block, "prune", stops_after_two)

@@ -63,7 +63,7 @@ def test_norms_and_hessians_are_those_of_the_hooks(
         batch_sequences=2,
     )
     for layer in range(tiny_config.n_layer):
-        block = stacked.take(params["blocks"], layer, mesh=mesh)
+        block = stacked.Stack(params["blocks"], mesh).block(layer)
         hessians = stream.moments(block, layer, HF_NAMES, activations.products)
         stream.advance(block, layer)
         for name, x in watch(oracle, layer, tokens_NT).items():
