@@ -175,7 +175,7 @@ def _with_bar(layers: Iterable[int], line: str) -> Iterator[int]:
     import rich.progress
 
     console = rich.console.Console(stderr=True)
-    console.print(line, highlight=False)
+    console.print(line, highlight=False, soft_wrap=True)
     yield from rich.progress.track(
         list(layers), "calibrating block by block", console=console
     )

@@ -15,16 +15,16 @@ from gptjax.pruning import matrices
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Bytes over all devices together, of a model on one copy of the mesh.
+    """Bytes, over all devices together, beside what Python and XLA take themselves.
 
     Attributes:
       weights: of the whole model, as it lies there already.
       activations: what enters one block; twice that with reconstruction, which
         follows the dense model too.
       statistics: norms, or Hessians, of one block.
-      workspace: the largest of what passing a batch through a block, solving for a
-        kernel and training a block take at a time, beside the block's own copies.
-      masks: the bits of all masks, and one block's bool masks.
+      workspace: the largest of what passing a batch through a block, pruning a kernel
+        and training a block take at a time.
+      masks: the bits of all masks, and a kernel's bool mask.
     """
 
     weights: int
@@ -71,7 +71,7 @@ def estimate(
     Args:
       params: arrays or shapes.
       prunable: slash paths of the leaves that are pruned.
-      sequences: N, filled up to whole batches.
+      sequences: N.
       criterion: `wanda`, `sparsegpt`, or None, as in `blockwise.prune`.
     """
     flat = tree.flatten(params)
@@ -83,21 +83,21 @@ def estimate(
     )
     kernels = [4 * inputs * outputs for _, inputs, outputs in views.values()]
     squares = [4 * inputs**2 for _, inputs, _ in views.values()]
-    statistics, solving, summing = 0, 0, 0
+    # Scores or new weights, and what they are computed from.
+    statistics, summing, solving = 0, 0, 4 * max(kernels)
     if criterion == "wanda":
         statistics = sum(4 * inputs for _, inputs, _ in views.values())
-        solving = 2 * max(kernels)
     elif criterion == "sparsegpt":
         statistics = sum(squares)
-        # A Hessian, its factor and the factor's inverse, less the Hessian itself,
-        # which stands among the statistics; then the kernel as it is swept.
-        solving = max(max(2 * s, 3 * k) for s, k in zip(squares, kernels, strict=True))
+        # One Hessian more while a batch's is added, and beside its factor.
         summing = max(squares)
+        solving = max(solving, max(squares) + max(kernels))
     size = jnp.dtype(dtype).itemsize
     tokens = batch_sequences * sequence_tokens
     scores = batch_sequences * config.n_head * sequence_tokens**2 * 4
     passing = tokens * (8 * config.n_embd + 2 * config.mlp_width) * size + 2 * scores
-    training = 3 * passing + 4 * block if reconstructs else 0
+    # The block before and after a step, its gradient, an update, two moments.
+    training = 6 * block + 3 * passing if reconstructs else 0
     weights_in_bits = sum(math.prod(shape) for shape in views.values())
     return Estimate(
         weights=sum(_bytes(leaf) for leaf in flat.values()),
@@ -107,8 +107,8 @@ def estimate(
         * config.n_embd
         * size,
         statistics=statistics,
-        workspace=2 * block + max(solving, summing + passing, training),
-        masks=weights_in_bits // 8 + sum(kernels) // 4,
+        workspace=max(block + summing + passing, solving, training),
+        masks=weights_in_bits // 8 + max(kernels) // 4,
     )
 
 

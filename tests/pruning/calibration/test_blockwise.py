@@ -53,9 +53,12 @@ def test_every_mesh_gives_the_same_masks(criterion, sizes, prune):
     assert other["blocks"]["mlp"]["up"]["kernel"].sharding.mesh == mesh
 
 
-def test_pruned_weights_are_zero_and_as_many_as_asked(prune):
+def test_pruned_weights_are_zero_and_as_many_as_asked(prune, capsys):
     """The masks and the weights are told by different code."""
-    params, packed, report = prune()
+    params, packed, report = prune(progress=True)
+    said = capsys.readouterr()
+    assert said.err.startswith("calibration will take about ")
+    assert not said.out
     for path, mask in tree.flatten(packed.tree(params)).items():
         leaf = as_numpy(params)[path]
         if masks.is_prunable(mask):
