@@ -201,9 +201,8 @@ def _sweep(weights, alive, factor, is_seen, counts, *, block, keep, group):
         w, survives, errors_ = _sweep_groups(
             w, survives, own_U, seen, choose, step=group or size
         )
-        # Inputs up to the block's end were changed as the sweep went, or are done.
-        later_U = jnp.where(jnp.arange(inputs)[None] < start + size, 0.0, rows_U)
-        weights = weights - jnp.matmul(later_U.T, errors_, precision=_EXACT)
+        # U is 0 for earlier inputs, and the block's own are written over.
+        weights = weights - jnp.matmul(rows_U.T, errors_, precision=_EXACT)
         weights = jax.lax.dynamic_update_slice_in_dim(weights, w, start, axis=0)
         alive = jax.lax.dynamic_update_slice_in_dim(alive, survives, start, axis=0)
         return weights, alive
