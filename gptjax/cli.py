@@ -163,6 +163,9 @@ def convert(
     else:
         convert.save_native(destination, config, params, like=folder)
     print(f"{folder} -> {destination}")
+    note = convert.padding_note(config) if to == "hf" else None
+    if note is not None:
+        print(note)
 
 
 @app.command()

@@ -5,6 +5,7 @@ of its shape and sharding, True where the weight survives; every other leaf has 
 scalar True.
 """
 
+import functools
 import pathlib
 from typing import Any
 
@@ -51,6 +52,12 @@ def apply(params: Any, masks: Masks) -> Any:
         return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
 
     return jax.tree.map(select, masks, params)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def apply_in_place(params: Any, masks: Masks) -> Any:
+    """`apply` in the memory of `params`, which are donated."""
+    return apply(params, masks)
 
 
 def is_prunable(mask: Any) -> bool:

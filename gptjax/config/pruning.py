@@ -171,11 +171,23 @@ class Pruning(Section):
             keep, of = map(int, self.pattern.split(":"))
             if keep >= of:
                 raise ValueError(f"pattern: {self.pattern} prunes nothing; N < M")
-        if self.schedule != "iterative":
-            if self.fraction_per_round is not None or len(self.targets()) > 1:
-                raise ValueError(f"{self.schedule} takes one sparsity")
-            if self.structured:
-                raise ValueError("structured rounds are iterative")
+        one_only = self.schedule != "iterative"
+        if one_only and (self.fraction_per_round or len(self.targets()) > 1):
+            raise ValueError(f"{self.schedule} takes one sparsity")
+        return self._check_structured()
+
+    def _check_structured(self):
+        """Refuses what says how weights are zeroed where they are cut out."""
+        if not self.structured:
+            return self
+        meaningless = ("schedule", "criterion", "pattern", "scope", "allocation")
+        for name in (*meaningless, "reconstruction", "controls"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: structured rounds have none; leave it out")
+        if self.rewind.to.startswith("step:"):
+            raise ValueError(
+                "rewind.to: structured rounds train on from what is left: none"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -69,16 +69,8 @@ class Context:
     @functools.cached_property
     def calibration_tokens(self) -> np.ndarray:
         """The calibration sequences (N, T) of the run."""
-        settings, text = self.prepared.settings, self.prepared.train
-        if settings.calibration.text is not None:
-            text = self.prepared.read(settings.calibration.text)
-        positions = self.trainer.model_config.n_positions
-        return calibration.cut(settings, text, n_positions=positions)
+        return calibration.sequences(self.prepared)
 
     def export(self, folder: pathlib.Path, params: Any) -> None:
         """Writes params, or what is shaped like them, as a Hugging Face folder."""
         self.prepared.export(folder, params)
-
-    def masked(self, params: Any, weight_masks: masks.Masks) -> Any:
-        """Params, which are donated, with what is pruned exactly 0."""
-        return jax.jit(masks.apply, donate_argnums=0)(params, weight_masks)

@@ -38,7 +38,7 @@ def run(context: Context, this: Round, kind: str) -> dict[str, Any]:
 
     control_masks = _masks(context, number, kind)
     if this.start == this.end:
-        params = context.masked(load_params(), control_masks)
+        params = masks.apply_in_place(load_params(), control_masks)
         result = context.trainer.evaluate(params)
     else:
         state, result = training.fit(

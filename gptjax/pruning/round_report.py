@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gptjax import masks, tree
+from gptjax import masks, model, tree
 
 BYTES_PER_WEIGHT = 4
 """Of a float32 value, dense or packed."""
@@ -48,4 +48,17 @@ def sizes(params_shapes: Any, weight_masks: masks.Masks) -> dict[str, Any]:
         "bytes_dense": BYTES_PER_WEIGHT * parameters,
         "bytes_packed": BYTES_PER_WEIGHT * (parameters - zeros)
         + (mask_bytes if zeros else 0),
+    }
+
+
+def shape(config: model.Config) -> dict[str, int]:
+    """What removal changes of a model, and the number of its weights."""
+    leaves = tree.flatten(model.shapes(config)).values()
+    return {
+        "layers": config.n_layer,
+        "width": config.n_embd,
+        "heads": config.n_head,
+        "head_width": config.head_width,
+        "neurons": config.mlp_width,
+        "parameters": sum(math.prod(leaf.shape) for leaf in leaves),
     }

@@ -144,7 +144,7 @@ def _train_round(
         return context.prepared.load_params(context.start_of(this.number))
 
     if this.start == this.end:
-        params = context.masked(load_params(), weight_masks)
+        params = masks.apply_in_place(load_params(), weight_masks)
         result = context.trainer.evaluate(params)
     else:
         state, result = training.fit(

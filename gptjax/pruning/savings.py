@@ -2,15 +2,14 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from gptjax import generation, masks, model, training, tree
+from gptjax import generation, masks, model, training
 from gptjax.convert import zipped
-from gptjax.pruning import removed, timing
+from gptjax.pruning import removed, round_report, timing
 
 
 def measure(
@@ -64,7 +63,10 @@ def measure(
     for what in () if is_cut else ("step", "decode"):
         figures[f"{what}_ratios"] = figures.pop(f"{what}_ratios_pruned")
     if cut:
-        figures["removed"] = {"is_reference": not is_cut, **_sizes(cut.config)}
+        figures["removed"] = {
+            "is_reference": not is_cut,
+            **round_report.shape(cut.config),
+        }
     source = prepared.load_params()
     return {
         "backend": jax.default_backend(),
@@ -86,18 +88,6 @@ def _reference(
         return None
     make = functools.partial(removed.random_params, config, trainer.mesh)
     return timing.Variant(name="removed", config=config, load_params=make)
-
-
-def _sizes(config: model.Config) -> dict[str, int]:
-    """What tells the shapes of two models of a family apart."""
-    shapes = tree.flatten(model.shapes(config))
-    return {
-        "layers": config.n_layer,
-        "width": config.n_embd,
-        "heads": config.n_head,
-        "neurons": config.mlp_width,
-        "parameters": sum(math.prod(leaf.shape) for leaf in shapes.values()),
-    }
 
 
 def samples(

@@ -42,8 +42,8 @@ def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
     parts = [f"# {run.summary.get('model', 'A run')}", statements.headline(run)]
     if run.rounds:
         parts += ["## Rounds", tables.markdown(run.rounds).rstrip()]
-    if len(run.rounds) > 1:
-        last = run.rounds[-1]
+    last = run.rounds[-1] if run.rounds else {}
+    if len(run.rounds) > 1 and last["sparsity"] > 0:
         stem = folder / "sparsity_perplexity"
         pictures.sparsity_perplexity(run.rounds, stem, criterion=run.criterion)
         parts += [page.image("perplexity against sparsity", "sparsity_perplexity")]

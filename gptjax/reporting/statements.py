@@ -19,9 +19,10 @@ def headline(run: run_folder.Run) -> str:
         steps.append(("at the start", start))
     if run.rounds:
         first, last = run.rounds[0], run.rounds[-1]
-        steps.append(("dense, trained", first))
+        if not start or first["perplexity"] != start["perplexity"]:
+            steps.append(("dense, trained", first))
         if last is not first:
-            steps.append((f"at {last['sparsity']:.1%} sparsity", last))
+            steps.append((_size(run), last))
     elif end:
         steps.append(("at the end", end))
     protocols = {result.get("protocol") for _, result in steps} - {None}
@@ -34,6 +35,15 @@ def headline(run: run_folder.Run) -> str:
         return ""
     text = f"Perplexity: {', '.join(figures)}."
     return f"{text} Measured by: {protocols.pop()}." if len(protocols) == 1 else text
+
+
+def _size(run: run_folder.Run) -> str:
+    """What is left in the last round, in words."""
+    first, last = run.rounds[0], run.rounds[-1]
+    if "shape" not in last:
+        return f"at {last['sparsity']:.1%} sparsity"
+    cut = f"with {last['parameters'] / first['parameters']:.1%} of the weights left"
+    return f"{cut}, {last['sparsity']:.1%} of them 0" if last["zeros"] else cut
 
 
 def controls(run: run_folder.Run) -> list[str]:

@@ -45,30 +45,36 @@ def cells(rounds: Rounds) -> tuple[list[str], list[list[str]]]:
     """Column titles and, for each round, the texts under them.
 
     `sparsity` is of the prunable weights, `of all` of all weights; a control's
-    column is its perplexity; bytes are packed ones and their share of the dense.
+    column is its perplexity; bytes are packed ones and their share of round 0's
+    dense. Runs that cut have the model's shape and number of weights too.
     """
     kinds = controls(rounds)
-    titles = [
-        "round",
-        "sparsity",
-        "of all",
-        "perplexity",
-        *kinds,
-        "bytes packed",
-    ]
-    rows = [
-        [
-            str(r["round"]),
-            f"{r['sparsity']:.1%}",
-            f"{r['model_sparsity']:.1%}",
-            perplexity_text(r["perplexity"]),
-            *(perplexity_text(control_perplexity(r, kind)) for kind in kinds),
-            f"{bytes_text(r['bytes_packed'])}, "
-            f"{r['bytes_packed'] / r['bytes_dense']:.0%}",
-        ]
-        for r in rounds
-    ]
-    return titles, rows
+    is_cut = any("shape" in r for r in rounds)
+    has_zeros = not is_cut or any(r["zeros"] for r in rounds)
+
+    def row(r):
+        yield "round", str(r["round"])
+        if is_cut:
+            yield "shape", _shape_text(r["shape"])
+            yield "weights", f"{r['parameters']:,}"
+        if has_zeros:
+            yield "sparsity", f"{r['sparsity']:.1%}"
+            yield "of all", f"{r['model_sparsity']:.1%}"
+        yield "perplexity", perplexity_text(r["perplexity"])
+        for kind in kinds:
+            yield kind, perplexity_text(control_perplexity(r, kind))
+        share = r["bytes_packed"] / rounds[0]["bytes_dense"]
+        yield "bytes packed", f"{bytes_text(r['bytes_packed'])}, {share:.0%}"
+
+    rows = [list(row(r)) for r in rounds]
+    titles = [title for title, _ in rows[0]]
+    return titles, [[text for _, text in row] for row in rows]
+
+
+def _shape_text(shape: dict[str, int]) -> str:
+    """The shape of a model from which something was cut."""
+    parts = [f"{shape[key]} {key}" for key in ("layers", "heads", "neurons")]
+    return ", ".join([*parts, f"width {shape['width']}"])
 
 
 def rich_table(rounds: Rounds) -> "rich.table.Table":

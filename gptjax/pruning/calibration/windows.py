@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from gptjax import config, data, errors
+from gptjax import config, data, errors, training
+
+
+def sequences(prepared: training.Prepared) -> np.ndarray:
+    """The calibration sequences of a run, (N, T) int32; see `cut`."""
+    settings, text = prepared.settings, prepared.train
+    if settings.calibration.text is not None:
+        text = prepared.read(settings.calibration.text)
+    return cut(settings, text, n_positions=prepared.model_config.n_positions)
 
 
 def cut(settings: config.Run, text: data.Tokens, *, n_positions: int) -> np.ndarray:

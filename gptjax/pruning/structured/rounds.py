@@ -9,7 +9,6 @@ run are cut along and held.
 import dataclasses
 import functools
 import json
-import math
 import pathlib
 import shutil
 from typing import Any
@@ -20,13 +19,11 @@ import numpy as np
 from gptjax import (
     config,
     convert,
-    errors,
     files,
     masks,
     model,
     sharding,
     training,
-    tree,
 )
 from gptjax.pruning import (
     calibration,
@@ -39,8 +36,6 @@ from gptjax.pruning import (
 from gptjax.pruning.structured import choosing, plan, surgery
 from gptjax.training import run as run_lib
 
-_SAVED = ("prunable", "zeros", "parameters", "bytes_dense", "bytes_packed")
-
 
 def run(settings: config.Run) -> rounds.Pruned:
     """Cuts a model in rounds as its config says, or goes on where it was interrupted.
@@ -49,7 +44,6 @@ def run(settings: config.Run) -> rounds.Pruned:
       UserError: for whatever the user can mend.
       Stopped: by a signal, with the state saved.
     """
-    check(settings)
     with training.run_folder(settings) as folder:
         prepared = training.prepare(settings)
         context = _Context(
@@ -73,22 +67,6 @@ def run(settings: config.Run) -> rounds.Pruned:
             summary = {**summary, **_conclude(context, trainer, reports)}
             run_lib.write_summary(prepared, summary)
     return rounds.Pruned(folder, folder / "export", reports, summary, compilations)
-
-
-def check(settings: config.Run) -> None:
-    """Raises a `UserError` where a config asks for what structured rounds have not."""
-    assert settings.pruning is not None
-    if settings.data.valid is None:
-        raise errors.UserError("data.valid: missing; rounds are compared by perplexity")
-    if settings.pruning.controls:
-        raise errors.UserError(
-            "pruning.controls: structured rounds have none; leave them out"
-        )
-    if settings.pruning.rewind.to.startswith("step:"):
-        raise errors.UserError(
-            f"pruning.rewind.to: got {settings.pruning.rewind.to}; structured rounds "
-            "train on from what is left: none"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +104,7 @@ class _Context:
         """The calibration sequences (N, T); None where no round reads any."""
         if not any(choosing.needs_text(this) for this in self.planned):
             return None
-        settings, text = self.prepared.settings, self.prepared.train
-        if settings.calibration.text is not None:
-            text = self.prepared.read(settings.calibration.text)
-        n_positions = self.prepared.model_config.n_positions
-        return calibration.cut(settings, text, n_positions=n_positions)
+        return calibration.sequences(self.prepared)
 
     @property
     def holds_masks(self) -> bool:
@@ -164,7 +138,7 @@ def _begin(
             weight_masks,
         )
         masks.save(context.masks_path(0), weight_masks)
-        params = _masked(context.load_params(0), weight_masks)
+        params = masks.apply_in_place(context.load_params(0), weight_masks)
         result = run_lib.describe(trainer.evaluate(params))
     report = {
         **_figures(context, 0, trainer, weight_masks),
@@ -204,7 +178,7 @@ def _run_round(
         params, weight_masks = state.params, state.masks
         result = run_lib.describe(trained)
     else:
-        params = _masked(load_params(), weight_masks)
+        params = masks.apply_in_place(load_params(), weight_masks)
     _save(context, this, folder, params)
     report = {
         **_figures(context, this.number, trainer, weight_masks),
@@ -232,7 +206,7 @@ def _choose_once(
     params = context.load_params(this.number - 1)
     if context.holds_masks:
         weight_masks = context.masks_of(this.number - 1, before_trainer)
-        params = _masked(params, weight_masks)
+        params = masks.apply_in_place(params, weight_masks)
     reader = choosing.Reader(
         tokens_NT=context.calibration_tokens,
         batch_sequences=context.prepared.settings.calibration.batch_sequences,
@@ -282,21 +256,8 @@ def _figures(
         "round": number,
         "target_sparsity": figures["sparsity"],
         **figures,
-        "shape": shape(context.config_of(number)),
+        "shape": round_report.shape(context.config_of(number)),
         "padding": convert.padding_note(context.config_of(number)),
-    }
-
-
-def shape(of: model.Config) -> dict[str, int]:
-    """What removal changes of a config, and the number of its weights."""
-    leaves = tree.flatten(model.shapes(of)).values()
-    return {
-        "layers": of.n_layer,
-        "width": of.n_embd,
-        "heads": of.n_head,
-        "head_width": of.head_width,
-        "neurons": of.mlp_width,
-        "parameters": sum(math.prod(leaf.shape) for leaf in leaves),
     }
 
 
@@ -328,14 +289,9 @@ def _conclude(
             "bytes_after": last["bytes_dense"],
         },
         "savings": {
-            **{key: last[key] for key in _SAVED},
+            **{key: last[key] for key in round_report.SAVED},
             "padding": last["padding"],
             **savings.measure(prepared, trainer, params, load_masks),
         },
         "samples": savings.samples(prepared, params, config=config_of_it),
     }
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _masked(params: Any, weight_masks: masks.Masks) -> Any:
-    return masks.apply(params, weight_masks)
