@@ -215,8 +215,9 @@ def test_masks_are_cut_along_and_held(tiny_settings, tmp_path):
             "dimension of 4 does not divide over fsdp = 8 devices",
         ),
         ({"calibration.sequences": 5000}, "calibration.sequences 5000 of 16 tokens"),
-        ({"pruning.controls": ["random"]}, "pruning.controls: structured rounds"),
-        ({"pruning.rewind.to": "step:2"}, "pruning.rewind.to: got step:2; structured"),
+        ({"pruning.controls": ["random"]}, "controls: structured rounds have none"),
+        ({"pruning.criterion": "wanda"}, "criterion: structured rounds have none"),
+        ({"pruning.rewind.to": "step:2"}, "rewind.to: structured rounds train on"),
         ({"pruning.masks_from": "nowhere"}, "pruning.masks_from: nowhere is no masks"),
     ],
 )
