@@ -17,8 +17,8 @@ import tempfile
 import jax
 
 from gptjax import assets, config, files, training
-from gptjax.pruning import calibration, timing
-from gptjax.pruning.structured import choosing, plan, rounds, surgery
+from gptjax.pruning import calibration, round_report, timing
+from gptjax.pruning.structured import choosing, plan, surgery
 from gptjax.reporting import page
 from gptjax.training import run as run_lib
 
@@ -51,11 +51,11 @@ def _settings(name: str, out: str, **removal) -> config.Run:
             "model": name,
             "out": out,
             "data": {
-                "train": str(assets.text("austen.valid")),
+                "train": str(assets.text("austen.train")),
                 "valid": str(assets.text("austen.test")),
                 "sequence_tokens": TOKENS,
             },
-            "calibration": {"sequences": 64},
+            "calibration": {"sequences": 128, "order": "first"},
             "evaluation": {"context_tokens": TOKENS, "stride_tokens": TOKENS},
             "pruning": {"structured": [removal or REMOVALS["1 layer"]]},
         }
@@ -107,7 +107,7 @@ def _figures(prepared: training.Prepared, params) -> dict:
     """Shape, number of weights and perplexity."""
     trainer = prepared.trainer(schedule_steps=1)
     return {
-        **rounds.shape(prepared.model_config),
+        **round_report.shape(prepared.model_config),
         **run_lib.describe(trainer.evaluate(params)),
     }
 

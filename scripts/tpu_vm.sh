@@ -8,7 +8,7 @@ bash scripts/tpu_vm.sh COMMAND NAME --zone ZONE [options] [SCRIPT ARGUMENTS...]
 Commands
   create    makes the slice NAME, copies this folder to its hosts, installs gptjax
   sync      copies this folder again and installs what is new, e.g. after a change
-  run       starts scripts/SCRIPT.py on every host: train, prune, evaluate, generate
+  run       starts scripts/SCRIPT.py on every host: train, prune, compare, ...
   stop      tells what runs to save its state and stop
   delete    deletes the slice; what lies on its disks is lost, and costs end
 
@@ -123,8 +123,8 @@ sudo mount -t nfs $(printf '%q' "$nfs") gptjax/runs && sudo chmod 777 gptjax/run
     run)
         script="${1:-}"
         case "$script" in
-            train | prune | evaluate | generate) shift ;;
-            *) fail "run needs a script: train, prune, evaluate or generate" ;;
+            train | prune | compare | evaluate | generate) shift ;;
+            *) fail "run needs a script: train, prune, compare, evaluate or generate" ;;
         esac
         arguments=""
         [ $# = 0 ] || arguments="$(printf ' %q' "$@")"

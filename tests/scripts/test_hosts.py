@@ -10,7 +10,7 @@ import pytest
 from gptjax import cli
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
-COMMANDS = ["convert", "evaluate", "generate", "prune", "train"]
+COMMANDS = ["compare", "convert", "evaluate", "generate", "prune", "train"]
 
 
 @pytest.fixture
