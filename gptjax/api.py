@@ -274,10 +274,7 @@ def run_pruning(settings: config_lib.Run) -> Run:
 
 def run_comparison(settings: config_lib.Run) -> Comparison:
     """Compares, and draws the report."""
-    folder = pruning.compare(settings)
-    if jax.process_index() == 0:
-        reporting.write_comparison(folder)
-    sharding.sync("report")
+    folder = pruning.compare(settings, after_job=reporting.write_comparison)
     return Comparison(folder)
 
 

@@ -36,6 +36,7 @@ class Compare(Section):
         names = [method.name for method in self.methods]
         if len(set(names)) < len(names) or not names:
             raise ValueError("methods need names of their own")
-        if not self.seeds or not self.sparsities:
-            raise ValueError("give at least one sparsity and one seed")
+        for given in (self.seeds, self.sparsities):
+            if not given or len(set(given)) < len(given):
+                raise ValueError("give sparsities and seeds, none of them twice")
         return self

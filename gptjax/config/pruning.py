@@ -150,6 +150,14 @@ class Pruning(Section):
     permuted within each layer; `twin`, the round again on other batches, for its
     stability (linear mode connectivity, Frankle et al., arXiv:1912.05671)."""
 
+    @pydantic.field_validator("pattern", mode="before")
+    @classmethod
+    def _as_written(cls, value):
+        # YAML reads an unquoted 2:4 as a number to the base of 60.
+        if type(value) is int and value >= 60:
+            return f"{value // 60}:{value % 60}"
+        return value
+
     @pydantic.model_validator(mode="after")
     def _one_way_to_say_how_much(self):
         ways = {
@@ -193,6 +201,22 @@ class Pruning(Section):
     @pydantic.model_validator(mode="after")
     def _parts_fit_together(self):
         is_unstructured = self.pattern == "unstructured"
+        if self.schedule in ("gradual", *_DYNAMIC):
+            if self.masks_from is not None:
+                raise ValueError(f"masks_from: {self.schedule} makes masks of its own")
+            if "twin" in self.controls:
+                raise ValueError(f"controls: {self.schedule} has no twin")
+        if self.schedule != "iterative" and self.rewind != Rewind():
+            raise ValueError(f"rewind: {self.schedule} does not rewind; leave it out")
+        if self.masks_from is not None and not self.structured:
+            for name in ("criterion", "allocation", "scope", "pattern"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}: the masks are given; leave it out")
+        if self.allocation == "owl" and len(self.targets()) > 1:
+            raise ValueError(
+                "allocation: owl takes one sparsity; what it gives a layer may fall "
+                "from round to round"
+            )
         if not is_unstructured and self.scope == "row":
             raise ValueError(f"pattern: {self.pattern} does not go with scope row")
         if ":" in self.pattern and (self.scope or self.allocation):
@@ -246,6 +270,8 @@ class Pruning(Section):
         """`scope`, the default filled in."""
         if self.scope is not None:
             return self.scope
+        if "x" in self.pattern and self.criterion in _SCOPES:
+            return "layer"
         if self.schedule in _DYNAMIC or self.allocation not in (None, "global"):
             return _SCOPES.get(self.criterion, "layer")
         return _SCOPES.get(self.criterion, "global")

@@ -44,6 +44,15 @@ class Run(Section):
                     f"pruning.rewind.to: step {step} is not before the end of round 0 "
                     f"(training.steps {steps})"
                 )
+        if self.pruning.rewind.to.startswith("step:") and (
+            self.training.early_stopping_evaluations
+        ):
+            raise ValueError(
+                "training.early_stopping_evaluations: round 0 might stop before the "
+                f"step that pruning.rewind.to names, {self.pruning.rewind.to}"
+            )
+        if self.pruning.criterion == "movement" and not steps:
+            raise ValueError("training.steps: 0; movement needs training to score by")
         if self.pruning.schedule in ("gradual", "rigl", "set"):
             if self.training.early_stopping_evaluations:
                 raise ValueError(

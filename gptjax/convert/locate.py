@@ -36,12 +36,15 @@ def resolve(name: str | pathlib.Path) -> pathlib.Path:
 
 
 def _in_folder(folder: pathlib.Path) -> pathlib.Path:
-    """The model of an existing folder: itself or, of a run folder, its export."""
+    """The model of an existing folder: itself or, of a run folder, its export.
+
+    A run that removed heads holds its model as it is, too, which is smaller.
+    """
     if (folder / hf_config.FILE).is_file():
         return folder
-    export = folder / "export"
-    if (export / hf_config.FILE).is_file():
-        return export
+    for made in (folder / "native", folder / "export"):
+        if (made / hf_config.FILE).is_file():
+            return made
     if (folder / "config.yaml").is_file():
         raise errors.UserError(
             f"{folder}: this run has no export/ yet; start it again to finish it"

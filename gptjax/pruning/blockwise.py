@@ -66,9 +66,9 @@ def prune(
       progress: whether to say on stderr how much memory it takes, and draw a bar.
 
     Returns:
-      params, 0 where pruned; masks of the kind that `current` is; and a report:
-      `seconds`, `estimated_bytes`, and `blocks`, a dict for each, with the errors of
-      its reconstruction if any.
+      params, 0 where pruned; masks as they were given; and a report: `seconds`,
+      `estimated_bytes`, `resumed_blocks`, how many were done already, and `blocks`, a
+      dict for each, with the errors of its reconstruction if any.
 
     Raises:
       UserError: a prunable leaf whose inputs are not watched, a pattern that does not
@@ -126,11 +126,13 @@ def prune(
     prune_block = functools.partial(
         one_block.prune, method=method, current=packed, inputs=pruned, targets=dense
     )
+    resumed = 0
     stack, bits, reports = stacked.Stack(params.pop("blocks"), mesh), {}, []
     for layer in layers:
         if dense is not None:
             dense.advance(stack.block(layer), layer)
         if store is not None and store.has(layer):
+            resumed += 1
             leaves, block_report = store.load(layer)
             one_block.restore(stack, layer, leaves)
             del leaves
@@ -152,6 +154,7 @@ def prune(
     report = {
         "seconds": time.monotonic() - began,
         "estimated_bytes": expected.total,
+        "resumed_blocks": resumed,
         "blocks": reports,
     }
     if isinstance(current, PackedMasks):

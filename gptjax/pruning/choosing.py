@@ -1,6 +1,7 @@
 """The masks of a round: scores, budget, pattern; and what choosing them cost."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -28,25 +29,36 @@ def choose(context: Context, this: Round) -> masks.Masks:
     changed weights that the round is to train on, `start` holds them.
 
     Raises:
-      UserError: a pattern that does not fit the model, a calibration text too short,
-        masks of another model.
+      UserError: scores that cannot be ranked, a budget that cannot be met.
     """
     pruning, path = context.pruning, context.masks_path(this.number)
     if this.number == 0 or path.exists():
+        calibration.forget(_calibration_folder(context, this))
         return context.masks_of(this.number)
     if pruning.schedule == "gradual":
         return context.trainer.dense_masks()  # training prunes them
-    if pruning.masks_from is not None:
-        shapes = context.trainer.placed_shapes()
-        given = tickets.load(pruning.masks_from, shapes, context.mask_shapes)
-        masks.save(path, given)
-        return given
-    selection.check(pruning.pattern, context.mask_shapes)
-    if _is_calibrated(context):
-        _ = context.calibration_tokens  # read before the clock starts
     params = context.prepared.load_params(context.model_of(this.number - 1))
     _store(context, this, params)
     return context.masks_of(this.number)
+
+
+def check(context: Context) -> None:
+    """Finds before any training what would stop a later round.
+
+    Raises:
+      UserError: a pattern that does not fit the model, a calibration text too short,
+        weights whose inputs are not watched, masks of another model.
+    """
+    pruning = context.pruning
+    selection.check(pruning.pattern, context.mask_shapes)
+    if pruning.masks_from is not None:
+        _ticket(context)
+    if _is_calibrated(context):
+        _ = context.calibration_tokens
+    if pruning.criterion in ("wanda", "sparsegpt") or pruning.spread == "owl":
+        shapes, prunable = context.trainer.shapes, context.trainer.prunable
+        packed = calibration.PackedMasks.dense(shapes, prunable)
+        calibration.Method(criterion="wanda", pattern=pruning.pattern).check(packed)
 
 
 def scores(context: Context, number: int, params: Any) -> Any:
@@ -126,7 +138,11 @@ def _store(context: Context, this: Round, params: Any) -> None:
                 context, this, params, packed, pruning.criterion, sparsities
             )
         else:
-            found = params, _at_once(context, this, params), {}
+            if pruning.masks_from is not None:
+                packed = calibration.PackedMasks.of(_ticket(context))
+            else:
+                packed = _at_once(context, this, params)
+            found = params, packed, {}
             if pruning.reconstruction is not None:
                 found = _block_by_block(context, this, params, found[1], None, None)
         params, packed, details = found
@@ -136,10 +152,13 @@ def _store(context: Context, this: Round, params: Any) -> None:
     ):
         context.export(folder / "start", params)
     if jax.process_index() == 0:
-        figures = {**dataclasses.asdict(cost), **details}
+        figures = {**details, **dataclasses.asdict(cost)}
+        if details.get("resumed_blocks"):
+            # Of the blocks done before the interruption nothing is known.
+            figures |= {"seconds": None, "peak_bytes": None}
         files.write_json(folder / "method.json", figures)
     packed.save(context.masks_path(this.number))
-    calibration.forget(folder / "calibration")
+    calibration.forget(_calibration_folder(context, this))
     sharding.sync(f"masks {this.name}")
 
 
@@ -182,9 +201,25 @@ def _block_by_block(
         scope=pruning.ranked_together,
         sparsities=sparsities,
         reconstruction=pruning.reconstruction,
-        folder=context.round_folder(this.number) / "calibration",
+        folder=_calibration_folder(context, this),
+        fingerprint={"model": str(context.model_of(this.number - 1))},
         progress=context.trainer.is_main,
         **_how_to_read(context),
+    )
+
+
+def _calibration_folder(context: Context, this: Round) -> pathlib.Path:
+    """Where finished blocks lie until all of them are."""
+    return context.round_folder(this.number) / "calibration"
+
+
+def _ticket(context: Context) -> masks.Masks:
+    """The masks that the config gives."""
+    assert context.pruning.masks_from is not None
+    return tickets.load(
+        context.pruning.masks_from,
+        context.trainer.placed_shapes(),
+        context.mask_shapes,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptjax import config, masks, training
+from gptjax import config, convert, masks, training
 from gptjax.pruning import calibration, plan
 
 
@@ -72,5 +72,13 @@ class Context:
         return calibration.sequences(self.prepared)
 
     def export(self, folder: pathlib.Path, params: Any) -> None:
-        """Writes params, or what is shaped like them, as a Hugging Face folder."""
-        self.prepared.export(folder, params)
+        """Writes params, or what is shaped like them, as a model folder.
+
+        A Hugging Face folder but where that would fill up heads: it is to be read
+        again as it is.
+        """
+        config, source = self.trainer.model_config, self.prepared.source
+        if convert.padded_heads(config):
+            convert.save_native(folder, config, params, like=source)
+        else:
+            self.prepared.export(folder, params)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import jax
 
+from gptjax.pruning.calibration import memory
+
 _STATUS = pathlib.Path("/proc/self/status")
 _RESET_PEAK = pathlib.Path("/proc/self/clear_refs")
 
@@ -43,6 +45,7 @@ def measured() -> Iterator[Footprint]:
 
 def _in_use() -> int | None:
     if jax.default_backend() == "cpu":
+        memory.give_back()  # what is kept for reuse would hide a rise
         try:
             _RESET_PEAK.write_text("5")  # see proc(5): the peak starts anew
         except OSError:

@@ -65,8 +65,9 @@ def run(settings: config.Run) -> Pruned:
         planned = plan.rounds(settings)
         prepared = training.prepare(settings)
         trainer = prepared.trainer(schedule_steps=max(r.end for r in planned))
-        summary = run_lib.start_summary(prepared, trainer)
         context = Context(prepared, trainer, settings.pruning, folder)
+        choosing.check(context)
+        summary = run_lib.start_summary(prepared, trainer)
         reports = [_run_round(context, this, summary) for this in planned]
         last = context.round_folder(planned[-1].number)
         if "savings" not in summary:
@@ -169,7 +170,7 @@ def _conclude(
     """Exports the last round's model; its savings and samples for the summary."""
     prepared = context.prepared
     params = prepared.load_params(last / "model")
-    context.export(context.folder / "export", params)
+    prepared.export(context.folder / "export", params)
     load_masks = functools.partial(context.masks_of, report["round"])
     return {
         "end": {key: report[key] for key in ("perplexity", "loss", "protocol")},

@@ -222,7 +222,7 @@ def _times(rows: Rows) -> list[str]:
         zeros = values([r for r in rows if r["pattern"] != REMOVED], what)
         gone = values([r for r in rows if r["pattern"] == REMOVED], what)
         text = ""
-        if zeros and min(zeros) < 1 - savings.NOTICEABLE:
+        if zeros and max(zeros) < 1 - savings.NOTICEABLE:
             text = f"{name} of masked models takes {_range(zeros)} the dense time."
         elif zeros:
             text = (

@@ -68,12 +68,16 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _criterion(path: pathlib.Path) -> str:
-    """The criterion in a resolved config; the default where there is none."""
+    """What chose the zeros, by a resolved config; magnitude where there is none."""
     pruning = {}
     if path.exists():
         pruning = (omegaconf.OmegaConf.load(path).get("pruning")) or {}
     if pruning.get("structured"):
         return "structured"
+    if pruning.get("masks_from"):
+        return "transferred"
+    if pruning.get("schedule") in ("rigl", "set"):
+        return pruning["schedule"]
     return pruning.get("criterion", "magnitude")
 
 

@@ -73,7 +73,7 @@ def _bytes(savings: Mapping[str, Any]) -> str | None:
             "zipped"
         )
     if _is_cut(savings):
-        return f"{text}. The export is of the smaller model."
+        return f"{text}. The export is of the smaller model, in its stock shape."
     return (
         f"{text}. The export is dense and takes what it took before, so that it loads "
         "everywhere."

@@ -27,8 +27,9 @@ def track_movement() -> optax.GradientTransformationExtraArgs:
     own: it changes no rank and is left out. The weights' learning rate is not in it.
 
     Belongs right after the first `freeze_pruned`. A pruned weight is 0 and stays so:
-    its score keeps the value it had. (In the paper pruned weights live on behind a
-    straight-through estimator and may come back.)
+    its score keeps the value it had, or 0 where masks change while a phase trains. (In
+    the paper pruned weights live on behind a straight-through estimator and may come
+    back.)
 
     Sanh, Wolf and Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", 2020,
     arXiv:2005.07683.

@@ -150,8 +150,21 @@ def run_folder(settings: config.Run) -> Iterator[pathlib.Path]:
             raise errors.UserError(
                 f"{folder}: another process is at work in this run folder"
             ) from error
-        _check_same_run(folder / "config.yaml", settings)
-        yield folder
+        config_path = folder / "config.yaml"
+        is_new = not config_path.exists()
+        _check_same_run(config_path, settings)
+        try:
+            yield folder
+        except errors.UserError:
+            # A run that never began must not hold its folder against a mended config.
+            if is_new and not _has_begun(folder):
+                config_path.unlink(missing_ok=True)
+            raise
+
+
+def _has_begun(folder: pathlib.Path) -> bool:
+    """Whether a run folder holds more than its config and lock."""
+    return any(path.name not in ("config.yaml", ".lock") for path in folder.iterdir())
 
 
 def _check_same_run(path: pathlib.Path, settings: config.Run) -> None:

@@ -32,8 +32,7 @@ def test_every_row_is_a_method_at_a_sparsity_with_a_seed(
     settings = tiny_settings(
         tmp_path, **COMPARE, **{"compare.seeds": [0, 1], "training.steps": 2}
     )
-    folder = pruning.compare(settings)
-    reporting.write_comparison(folder)
+    folder = pruning.compare(settings, after_job=reporting.write_comparison)
     with (folder / "compare.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:6] == [
@@ -71,11 +70,13 @@ def test_an_interrupted_comparison_goes_on(
     """A comparison of a night must not begin anew for its last row."""
     settings = tiny_settings(tmp_path, **COMPARE, **{"training.steps": 2})
     stop_at(1)
+    told = []
     with pytest.raises(errors.Stopped):
-        pruning.compare(settings)
+        pruning.compare(settings, after_job=told.append)
+    assert told == [tmp_path] * 2
     done = {path: path.read_bytes() for path in tmp_path.glob("rows/*.json")}
     assert done
-    pruning.compare(settings)
+    pruning.compare(settings, after_job=told.append)
     assert {path: path.read_bytes() for path in done} == done
     assert len(list(tmp_path.glob("rows/*.json"))) == 6
 

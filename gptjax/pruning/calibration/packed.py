@@ -42,8 +42,9 @@ class PackedMasks:
         for path, mask in tree.flatten(weight_masks).items():
             if masks.is_prunable(mask):
                 shapes[path] = mask.shape
-                for layer, own in enumerate(masks.by_layer(path, mask)):
-                    bits[path, layer] = np.packbits(sharding.to_host(own))
+                whole = sharding.to_host(mask)
+                for layer, own in enumerate(masks.by_layer(path, whole)):
+                    bits[path, layer] = np.packbits(own)
         return cls(shapes, bits)
 
     def layers(self, path: str) -> int:

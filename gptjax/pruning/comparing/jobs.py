@@ -55,6 +55,13 @@ def planned(settings: config.Run) -> list[Job]:
                 raise errors.UserError(
                     f"compare.methods.{place} ({method.name}): {error}"
                 ) from error
+    names = [job.name for job in jobs]
+    for name in names:
+        if names.count(name) > 1:
+            raise errors.UserError(
+                f"compare.methods: two of them would write to runs/{name}; give them "
+                "names that differ in letters or digits"
+            )
     return jobs
 
 

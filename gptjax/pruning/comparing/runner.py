@@ -2,7 +2,7 @@
 
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,11 +12,17 @@ from gptjax.pruning import rounds, runs
 from gptjax.pruning.comparing import jobs as jobs_lib
 
 
-def run(settings: config.Run) -> pathlib.Path:
+def run(
+    settings: config.Run, *, after_job: Callable[[pathlib.Path], None]
+) -> pathlib.Path:
     """Compares methods as a config says, or goes on where it was interrupted.
 
     Each job is a pruning run in `runs/`, which resumes by itself; each of its pruned
     rounds gives a row, `rows/NNN.json`. `compare.json` holds the dense model's figures.
+
+    Args:
+      after_job: called with the run folder when a job's rows are there, by the first
+        of the processes that share it.
 
     Returns:
       The run folder.
@@ -44,6 +50,8 @@ def run(settings: config.Run) -> pathlib.Path:
                 number += 1
             if place == 1:
                 _write(folder / "compare.json", {"dense": _dense(done)})
+            if jax.process_index() == 0:
+                after_job(folder)
         sharding.sync("compare")
     return folder
 
@@ -55,8 +63,9 @@ def _rows(job: jobs_lib.Job, done: rounds.Pruned) -> Iterator[dict[str, Any]]:
         is_last = report is done.rounds[-1]
         row = _row(job, report, done.summary["savings"] if is_last else {})
         if job.pattern == jobs_lib.REMOVED:
-            # Nothing is zero: what is told is the share of all weights that is gone.
-            gone = 1 - report["parameters"] / done.rounds[0]["parameters"]
+            # The share of all weights that is gone or zero.
+            left = report["parameters"] - report["zeros"]
+            gone = 1 - left / done.rounds[0]["parameters"]
             row |= {"sparsity": gone, "target_sparsity": gone}
         yield row
         for kind, control in report["controls"].items():

@@ -278,6 +278,9 @@ def _conclude(
     number = last["round"]
     params = context.load_params(number)
     config_of_it = context.config_of(number)
+    if convert.padded_heads(config_of_it):
+        native = context.folder / "native"
+        convert.save_native(native, config_of_it, params, like=prepared.source)
     convert.save(context.folder / "export", config_of_it, params, like=prepared.source)
     load_masks = functools.partial(context.masks_of, number, trainer)
     return {
