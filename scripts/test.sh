@@ -4,6 +4,7 @@
 #     bash scripts/test.sh                     the default tests
 #     bash scripts/test.sh -m slow             the slow ones
 #     bash scripts/test.sh tests/data -x       any arguments of pytest
+#     bash scripts/test.sh -n 0 --pdb          in one process; two work by default
 #
 # The tests compare with PyTorch 2.13.0. On Linux pip fetches it with CUDA libraries of
 # several GB, which nothing here uses; a build for CPUs that pip is told of (see

@@ -25,6 +25,7 @@ def barely_measured(monkeypatch):
     monkeypatch.setattr(savings, "measure", lambda *args: figures)
 
 
+@pytest.mark.slow
 def test_every_row_is_a_method_at_a_sparsity_with_a_seed(
     tiny_settings, tmp_path, barely_measured
 ):

@@ -82,6 +82,7 @@ def test_a_run_prunes_to_its_targets_and_says_so(tiny_settings, tmp_path):
     assert (fc[~mask["blocks/mlp/up/kernel"][1]] == 0).all()
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_the_step_compiles_once_for_all_rounds_and_controls(tiny_settings, tmp_path):
     """A lottery-ticket run of twenty rounds would else compile forty times."""
     done = pruning.run(
@@ -97,6 +98,8 @@ def test_the_step_compiles_once_for_all_rounds_and_controls(tiny_settings, tmp_p
     assert done.compilations == 1
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("unmeasured")
 def test_a_run_interrupted_in_every_phase_ends_as_the_unbroken_one(
     tiny_settings, tmp_path, stop_at
 ):
@@ -119,6 +122,7 @@ def test_a_run_interrupted_in_every_phase_ends_as_the_unbroken_one(
     chex.assert_trees_all_equal(params_of(resumed.export), params_of(whole.export))
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_rewinding_to_pretrained_starts_from_the_source_under_the_new_mask(
     tiny_settings, tmp_path, starts
 ):
@@ -130,6 +134,7 @@ def test_rewinding_to_pretrained_starts_from_the_source_under_the_new_mask(
         chex.assert_trees_all_equal(starts[phase][0], source)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_rewinding_to_step_k_starts_from_the_weights_after_step_k(
     tiny_settings, tmp_path, starts
 ):
@@ -147,6 +152,7 @@ def test_rewinding_to_step_k_starts_from_the_weights_after_step_k(
     assert moved > 1e-5
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_without_rewinding_a_round_trains_on_what_the_last_one_left(
     tiny_settings, tmp_path, starts
 ):
@@ -160,6 +166,7 @@ def test_without_rewinding_a_round_trains_on_what_the_last_one_left(
     )
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_controls_differ_from_their_round_in_one_thing_only(
     tiny_settings, tmp_path, starts
 ):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from gptjax import convert, errors, masks, pruning, tree
-from gptjax.pruning import savings
 
 HALF = {"pruning.sparsities": [0.5]}
 ONE_SHOT = {"pruning.schedule": "one-shot", "training.steps": 0}
@@ -27,12 +26,7 @@ def masks_of(folder):
     return {p: np.asarray(m) for p, m in tree.flatten(loaded).items() if m.ndim}
 
 
-@pytest.fixture
-def unmeasured(monkeypatch):
-    """Runs that do not time steps and decoding at their end."""
-    monkeypatch.setattr(savings, "measure", lambda *args: {})
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -34,6 +34,7 @@ def as_numpy(params):
     return {path: np.asarray(leaf) for path, leaf in tree.flatten(params).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1)])
 def test_every_mesh_gives_the_same_masks(criterion, sizes, prune):

@@ -138,6 +138,7 @@ def test_every_step_keeps_sparsity_and_exact_zeros(whole, flatten, schedule):
         assert record["sparsity"] == pytest.approx(0.6, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [RIGL, SET], ids=["rigl", "set"])
 def test_a_run_killed_between_exchanges_ends_bit_for_bit_as_the_unbroken_one(
     whole, train, tmp_path, stop_at, schedule
