@@ -79,3 +79,51 @@ def test_a_missing_file_and_broken_yaml_are_named(tmp_path):
     path.write_text("a: [1")
     with pytest.raises(errors.UserError, match="not a config"):
         config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("pruning", "message"),
+    [
+        ({"masks_from": "a", "schedule": "gradual"}, "gradual makes masks of its own"),
+        ({"masks_from": "a", "criterion": "wanda"}, "criterion: the masks are given"),
+        ({"schedule": "one-shot", "rewind.to": "none"}, "one-shot does not rewind"),
+        ({"allocation": "owl", "sparsities": [0.5, 0.6]}, "owl takes one sparsity"),
+        ({"schedule": "rigl", "controls": ["twin"]}, "controls: rigl has no twin"),
+        ({"schedule": "one-shot", "sparsities": [0.5, 0.6]}, "takes one sparsity"),
+        ({"pattern": "16x16", "scope": "row"}, "16x16 does not go with scope row"),
+        ({"scope": "global", "allocation": "erk"}, "erk needs scope layer or row"),
+        ({"reconstruction.epochs": 1}, "reconstruction: rewinding would undo it"),
+        ({"structured": [{"what": "heads", "indices": [1]}]}, "indices name layers"),
+        ({"structured": [{"what": "neurons"}]}, "give one of count, fraction"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(pruning, message):
+    """A setting that is ignored in silence makes a result that nobody meant."""
+    amount = (
+        {} if {"masks_from", "structured"} & pruning.keys() else {"sparsities": [0.5]}
+    )
+    values = {f"pruning.{key}": value for key, value in {**amount, **pruning}.items()}
+    with pytest.raises(errors.UserError) as caught:
+        config.load(None, {"model": "m", "out": "o", **values})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "4:8", "1:2", "16:32"])
+def test_a_pattern_needs_no_quotes(pattern):
+    """YAML reads 2:4 as 124, two minutes and four seconds."""
+    settings = load(f"pruning.pattern={pattern}")
+    assert settings.pruning.pattern == pattern
+
+
+def test_a_criterion_ranks_as_its_paper_does_where_nothing_else_is_said():
+    """Wanda over whole layers, or tiles over rows, would be other methods."""
+
+    def ranked(**pruning):
+        return config.Pruning(sparsities=(0.5,), **pruning).ranked_together
+
+    assert ranked() == "global"
+    assert ranked(criterion="wanda") == "row"
+    assert ranked(criterion="sparsegpt") == "layer"
+    assert ranked(criterion="wanda", pattern="4x4") == "layer"
+    assert ranked(allocation="erk") == "layer"
+    assert ranked(schedule="rigl") == "layer"

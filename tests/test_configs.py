@@ -7,23 +7,30 @@ import pytest
 
 import gptjax
 from gptjax import assets, config
+from gptjax.pruning import savings
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.yaml"))
+TIMES = {
+    "bytes_zipped": 7,
+    "bytes_zipped_dense": 9,
+    **{
+        f"{what}_seconds_{which}": 1.0
+        for what in ("step", "decode")
+        for which in ("dense", "pruned")
+    },
+}
+COMPARISONS = [path for path in CONFIGS if path.stem.startswith("compare_")]
+RUNS = [path for path in CONFIGS if path not in COMPARISONS]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_runs(path, tmp_path):
-    """Keys that load may still not fit together: batches, mesh, dtypes, rounds.
-
-    Only what a small machine cannot do is overridden: the model, the text, lengths.
-    """
-    overrides = {
+def shortened(folder):
+    """Overrides for what a small machine cannot do: the model, the text, lengths."""
+    return {
         "model": "packaged",
-        "out": str(tmp_path / "run"),
+        "out": str(folder / "run"),
         "data.train": str(assets.text("shakespeare.valid")),
         "data.valid": str(assets.text("austen.test")),
-        "data.cache_dir": str(tmp_path / "cache"),
+        "data.cache_dir": str(folder / "cache"),
         "data.sequence_tokens": 16,
         "training.steps": 2,
         "optimizer.warmup_steps": 1,
@@ -32,6 +39,16 @@ def test_every_config_runs(path, tmp_path):
         "evaluation.limit_tokens": 512,
         "evaluation.sample_tokens": 4,
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_every_config_runs(path, tmp_path):
+    """Keys that load may still not fit together: batches, mesh, dtypes, rounds.
+
+    Only what a small machine cannot do is overridden: the model, the text, lengths.
+    """
+    overrides = shortened(tmp_path)
     settings = config.load(path)
     if settings.pruning is None:
         run = gptjax.train(path, **overrides)
@@ -49,3 +66,25 @@ def test_every_config_runs(path, tmp_path):
     assert math.isfinite(run.summary["end"]["perplexity"])
     assert (run.folder / "export" / "model.safetensors").is_file()
     assert (run.folder / "report" / "report.md").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_every_comparison_runs(path, tmp_path, monkeypatch):
+    """Each of its methods must fit the others' text, lengths and sparsities."""
+    monkeypatch.setattr(savings, "measure", lambda *args: TIMES)
+    settings = config.load(path)
+    overrides = shortened(tmp_path) | {
+        "training.steps": min(settings.training.steps, 2),
+        "calibration.text": None,
+        "calibration.sequences": 4,
+        "calibration.sequence_tokens": None,
+        "compare.sparsities": [0.5],
+        "compare.seeds": [0],
+    }
+    done = gptjax.compare(path, **overrides)
+    told = {row["method"] for row in done.rows}
+    assert {method.name for method in settings.compare.methods} <= told
+    assert all(math.isfinite(row["perplexity"]) for row in done.rows)
+    assert (done.folder / "compare.csv").is_file()
+    assert (done.folder / "report" / "compare.md").is_file()
