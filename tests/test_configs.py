@@ -76,6 +76,8 @@ def test_every_comparison_runs(path, tmp_path, monkeypatch):
     settings = config.load(path)
     overrides = shortened(tmp_path) | {
         "training.steps": min(settings.training.steps, 2),
+        "training.batch_sequences": 8,
+        "optimizer.warmup_steps": 0,
         "calibration.text": None,
         "calibration.sequences": 4,
         "calibration.sequence_tokens": None,
