@@ -89,6 +89,8 @@ def test_a_missing_file_and_broken_yaml_are_named(tmp_path):
         ({"schedule": "one-shot", "rewind.to": "none"}, "one-shot does not rewind"),
         ({"allocation": "owl", "sparsities": [0.5, 0.6]}, "owl takes one sparsity"),
         ({"schedule": "rigl", "controls": ["twin"]}, "controls: rigl has no twin"),
+        ({"updates.every_steps": 5}, "updates: iterative has none"),
+        ({"schedule": "set", "updates.last_step": 9}, "10 leave no exchange before"),
         ({"schedule": "one-shot", "sparsities": [0.5, 0.6]}, "takes one sparsity"),
         ({"pattern": "16x16", "scope": "row"}, "16x16 does not go with scope row"),
         ({"scope": "global", "allocation": "erk"}, "erk needs scope layer or row"),

@@ -120,8 +120,9 @@ class Pruning(Section):
     `RxC`: tiles of R inputs and C outputs go as one, e.g. 16x16."""
     scope: Literal["global", "layer", "row"] | None = None
     """Which weights are ranked together: all of them, each layer of each weight, or
-    each output row. None: the criterion's own: `row` for wanda, `layer` for sparsegpt
-    and where an allocation is given, else `global`."""
+    each output row. None: the criterion's own: `row` for wanda, whose scores do not
+    compare across layers, `layer` for sparsegpt and where an allocation is given, else
+    `global`."""
     allocation: Literal["uniform", "global", "erk", "owl"] | None = None
     """How the budget is spread over layers that are ranked apart: the same sparsity
     (the default), as a global ranking would, by their sizes (ERK) or by their outliers
@@ -206,6 +207,8 @@ class Pruning(Section):
                 raise ValueError(f"masks_from: {self.schedule} makes masks of its own")
             if "twin" in self.controls:
                 raise ValueError(f"controls: {self.schedule} has no twin")
+        elif self.updates != Updates():
+            raise ValueError(f"updates: {self.schedule} has none; leave them out")
         if self.schedule != "iterative" and self.rewind != Rewind():
             raise ValueError(f"rewind: {self.schedule} does not rewind; leave it out")
         if self.masks_from is not None and not self.structured:

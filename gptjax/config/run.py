@@ -67,4 +67,11 @@ class Run(Section):
                     f"pruning.updates: first_step {updates.first_step} and last_step "
                     f"{last} do not lie within training.steps {steps}"
                 )
+            if self.pruning.schedule != "gradual" and (
+                (updates.first_step or updates.every_steps) >= last
+            ):
+                raise ValueError(
+                    f"pruning.updates.every_steps: {updates.every_steps} leave no "
+                    f"exchange before the last step, {last}"
+                )
         return self
