@@ -45,6 +45,25 @@ OverridesArgument = Annotated[
     ),
 ]
 
+# How a text is read with a model, and how the result is told.
+TextOption = Annotated[
+    str, typer.Option(help="A text, JSONL or CSV file, a folder, or a data set.")
+]
+ContextOption = Annotated[
+    int | None, typer.Option(min=2, help="Tokens in a window. [default: n_positions]")
+]
+StrideOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens a window moves. [default: its whole length]"),
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Windows read at once.")]
+ColumnOption = Annotated[
+    str, typer.Option(help="The column that holds the text, where there are some.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object instead.")
+]
+
 
 @app.callback()
 def _options(
@@ -171,24 +190,12 @@ def convert(
 @app.command()
 def evaluate(
     model: ModelArgument,
-    text: Annotated[
-        str, typer.Option(help="A text, JSONL or CSV file, a folder, or a data set.")
-    ],
-    context: Annotated[
-        int | None,
-        typer.Option(min=2, help="Tokens in a window. [default: n_positions]"),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens a window moves. [default: its whole length]"),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Windows read at once.")] = 8,
-    column: Annotated[
-        str, typer.Option(help="The column that holds the text, where there are some.")
-    ] = "text",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead.")
-    ] = False,
+    text: TextOption,
+    context: ContextOption = None,
+    stride: StrideOption = None,
+    batch: BatchOption = 8,
+    column: ColumnOption = "text",
+    as_json: JsonOption = False,
 ) -> None:
     """Measures perplexity, and says by which protocol.
 
@@ -232,31 +239,19 @@ def connect(
     second: Annotated[
         str, typer.Argument(metavar="B", help="Another one of the same shapes.")
     ],
-    text: Annotated[
-        str, typer.Option(help="A text, JSONL or CSV file, a folder, or a data set.")
-    ],
+    text: TextOption,
     points: Annotated[
         int, typer.Option(min=3, help="Models on the line, A and B among them.")
     ] = 11,
-    context: Annotated[
-        int | None,
-        typer.Option(min=2, help="Tokens in a window. [default: n_positions]"),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens a window moves. [default: its whole length]"),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Windows read at once.")] = 8,
-    column: Annotated[
-        str, typer.Option(help="The column that holds the text, where there are some.")
-    ] = "text",
+    context: ContextOption = None,
+    stride: StrideOption = None,
+    batch: BatchOption = 8,
+    column: ColumnOption = "text",
     out: Annotated[
         pathlib.Path | None,
         typer.Option(help="A folder for the picture, the page and the figures."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Walks in a straight line from one model to another, and measures the hill.
 

@@ -83,9 +83,19 @@ def constrain_batch(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Over how many devices a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def rounded_up(mesh: Mesh, sequences: int) -> int:
+    """The next number of sequences that divides over the mesh."""
+    return -(-sequences // batch_parts(mesh)) * batch_parts(mesh)
+
+
 def check_batch(mesh: Mesh, sequences: int, *, key: str) -> None:
     """Raises a `UserError` naming `key` unless the mesh divides a batch evenly."""
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = batch_parts(mesh)
     if sequences % parts:
         raise errors.UserError(
             f"{key}: {sequences} sequences do not divide over data x fsdp = {parts} "

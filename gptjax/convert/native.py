@@ -6,9 +6,10 @@ folder; only here config.json may also hold `head_dim`, for models with fewer he
 than stock transformers could load.
 """
 
+import contextlib
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -80,23 +81,29 @@ def load(
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     limit = _in_flight_gb(shapes.values())
     handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=limit)
-    try:
-        with ocp.Checkpointer(handler) as checkpointer:
+    with ocp.Checkpointer(handler) as checkpointer:
+        with _told_as_broken(path):
             stored = tree.flatten(checkpointer.metadata(path).item_metadata.tree)
-            _check_leaves(path, stored, shapes)
-            args = {
-                leaf: ocp.ArrayRestoreArgs(
-                    sharding=placed.get(leaf, default),
-                    dtype=stored[leaf].dtype if dtype is None else np.dtype(dtype),
-                )
-                for leaf in shapes
-            }
+        _check_leaves(path, stored, shapes)
+        args = {
+            leaf: ocp.ArrayRestoreArgs(
+                sharding=placed.get(leaf, default),
+                dtype=stored[leaf].dtype if dtype is None else np.dtype(dtype),
+            )
+            for leaf in shapes
+        }
+        with _told_as_broken(path):
             return checkpointer.restore(path, restore_args=tree.unflatten(args))
-    except errors.UserError:
-        raise
+
+
+@contextlib.contextmanager
+def _told_as_broken(path: pathlib.Path) -> Iterator[None]:
+    """Turns what orbax raises under it into a `UserError` naming the folder."""
+    try:
+        yield
     except Exception as error:
-        # orbax raises all sorts of errors for broken files, plain Exceptions among
-        # them; a fault of our own would be wrapped too, but keeps its traceback.
+        # Of all sorts for broken files, plain Exceptions among them: nothing but
+        # calls of orbax stands under this.
         reason = " ".join(str(error).split())
         raise errors.UserError(
             f"{path}: truncated or corrupt: {reason:.200}"

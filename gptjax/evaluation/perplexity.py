@@ -128,8 +128,7 @@ def perplexity(
     if batch_sequences < 1:
         raise errors.UserError(f"batch_sequences {batch_sequences}: at least 1")
     if mesh is not None:
-        parts = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
-        batch_sequences = -(-batch_sequences // parts) * parts
+        batch_sequences = sharding.rounded_up(mesh, batch_sequences)
 
     bounds_W3 = windows.bounds(tokens, context=context, stride=stride)
     batches = windows.batches(

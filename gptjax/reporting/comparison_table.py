@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gptjax.pruning.comparing import jobs
 from gptjax.reporting import page, savings, tables
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ COLUMNS = (
     "protocol",
 )
 """Of the CSV, in this order."""
-REMOVED = "removed"
-"""The pattern of rows whose weights are gone, not zero."""
 
 
 def groups(rows: Rows) -> list[list[Row]]:
@@ -219,8 +218,8 @@ def _times(rows: Rows) -> list[str]:
     """Whether zeros made anything faster, and what removal did."""
     said = []
     for what, name in (("step_ratio", "A training step"), ("decode_ratio", "Decoding")):
-        zeros = values([r for r in rows if r["pattern"] != REMOVED], what)
-        gone = values([r for r in rows if r["pattern"] == REMOVED], what)
+        zeros = values([r for r in rows if r["pattern"] != jobs.REMOVED], what)
+        gone = values([r for r in rows if r["pattern"] == jobs.REMOVED], what)
         text = ""
         if zeros and max(zeros) < 1 - savings.NOTICEABLE:
             text = f"{name} of masked models takes {_range(zeros)} the dense time."

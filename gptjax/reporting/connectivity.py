@@ -40,15 +40,7 @@ def markdown(found: evaluation.Connectivity) -> str:
 
 def rich_table(found: evaluation.Connectivity) -> "rich.table.Table":
     """The same for a terminal."""
-    import rich.table
-
-    table = rich.table.Table()
-    titles, rows = _cells(found)
-    for title in titles:
-        table.add_column(title, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return page.rich_table(*_cells(found))
 
 
 def write_connectivity(

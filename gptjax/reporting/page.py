@@ -4,6 +4,10 @@ import contextlib
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import rich.table
 
 
 @contextlib.contextmanager
@@ -39,3 +43,17 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, every column to the right."""
     lines = [titles, ["---:"] * len(titles), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def rich_table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]]
+) -> "rich.table.Table":
+    """The same table for a terminal."""
+    import rich.table
+
+    found = rich.table.Table()
+    for title in titles:
+        found.add_column(title, justify="right")
+    for row in rows:
+        found.add_row(*row)
+    return found

@@ -79,15 +79,7 @@ def _shape_text(shape: dict[str, int]) -> str:
 
 def rich_table(rounds: Rounds) -> "rich.table.Table":
     """The table for a terminal."""
-    import rich.table
-
-    table = rich.table.Table()
-    titles, rows = cells(rounds)
-    for title in titles:
-        table.add_column(title, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return page.rich_table(*cells(rounds))
 
 
 def markdown(rounds: Rounds) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -67,7 +66,7 @@ class Stream:
         """
         self.how = how
         self.tokens = tokens_NT.size
-        size = rounded_up(how.mesh, min(batch_sequences, len(tokens_NT)))
+        size = sharding.rounded_up(how.mesh, min(batch_sequences, len(tokens_NT)))
         rows = NamedSharding(how.mesh, PartitionSpec(sharding.BATCH_AXES))
         self.batches: list[tuple[jax.Array, jax.Array]] = []
         # Nothing but the embeddings goes to the compiled program.
@@ -113,12 +112,6 @@ class Stream:
             )
             jax.block_until_ready(totals)
         return totals
-
-
-def rounded_up(mesh: Mesh, sequences: int) -> int:
-    """The next number of sequences that divides over the mesh."""
-    parts = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
-    return -(-sequences // parts) * parts
 
 
 def check(config: model.Config, tokens_NT: np.ndarray) -> None:

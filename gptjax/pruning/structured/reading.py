@@ -5,7 +5,6 @@ than one block's activations of one batch are there at a time.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,8 +27,7 @@ def batches(
     Args:
       batch_sequences: rounded up to what the mesh divides.
     """
-    parts = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
-    size = -(-batch_sequences // parts) * parts
+    size = sharding.rounded_up(mesh, batch_sequences)
     places = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
     for start in range(0, len(tokens_NT), size):
         tokens_BT = np.asarray(tokens_NT[start : start + size], np.int32)
