@@ -66,27 +66,13 @@ def _measure(prepared: training.Prepared) -> dict:
     """The figures of the dense model and of each removal, by name."""
     dense = prepared.trainer(schedule_steps=1)
     found = {"dense": _figures(prepared, prepared.load_params())}
-    variants = [
-        timing.Variant(
-            name="dense", config=prepared.model_config, load_params=prepared.load_params
-        )
-    ]
+    variants = [timing.Variant(name="dense", config=prepared.model_config)]
     for name, removal in REMOVALS.items():
         smaller, params = _cut(prepared, removal)
         found[name] = _figures(smaller, params)
-        variants.append(
-            timing.Variant(
-                name=name,
-                config=smaller.model_config,
-                load_params=lambda params=params: params,
-            )
-        )
-    times = timing.figures(dense, variants)
-    for name in found:
-        for what in ("step", "decode"):
-            found[name][f"{what}_seconds"] = times[f"{what}_seconds_{name}"]
-            ratios = times.get(f"{what}_ratios_{name}", [1.0])
-            found[name][f"{what}_ratios"] = ratios
+        variants.append(timing.Variant(name=name, config=smaller.model_config))
+    for name, times in timing.measure(dense, variants).items():
+        found[name] |= times
     return {"backend": jax.default_backend(), "model": prepared.settings.model, **found}
 
 

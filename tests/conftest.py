@@ -63,6 +63,25 @@ def tiny_settings(tmp_path_factory):
 
 
 @pytest.fixture
+def made_up_times(monkeypatch):
+    """Runs whose nth model takes n seconds a step and to decode, the dense one 1."""
+    from gptjax.pruning import timing
+
+    def measure(trainer, variants):
+        return {
+            variant.name: {
+                "step_seconds": float(number),
+                "step_ratios": [float(number)],
+                "decode_seconds": float(number),
+                "decode_ratios": [float(number)],
+            }
+            for number, variant in enumerate(variants, 1)
+        }
+
+    monkeypatch.setattr(timing, "measure", measure)
+
+
+@pytest.fixture
 def stop_at(monkeypatch):
     """A function (steps) that makes runs behave as if SIGTERM came at such steps.
 

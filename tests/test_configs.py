@@ -7,18 +7,8 @@ import pytest
 
 import gptjax
 from gptjax import assets, config
-from gptjax.pruning import savings
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.yaml"))
-TIMES = {
-    "bytes_zipped": 7,
-    "bytes_zipped_dense": 9,
-    **{
-        f"{what}_seconds_{which}": 1.0
-        for what in ("step", "decode")
-        for which in ("dense", "pruned")
-    },
-}
 COMPARISONS = [path for path in CONFIGS if path.stem.startswith("compare_")]
 RUNS = [path for path in CONFIGS if path not in COMPARISONS]
 
@@ -70,9 +60,8 @@ def test_every_config_runs(path, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
-def test_every_comparison_runs(path, tmp_path, monkeypatch):
+def test_every_comparison_runs(path, tmp_path, made_up_times):
     """Each of its methods must fit the others' text, lengths and sparsities."""
-    monkeypatch.setattr(savings, "measure", lambda *args: TIMES)
     settings = config.load(path)
     overrides = shortened(tmp_path) | {
         "training.steps": min(settings.training.steps, 2),

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from gptjax import config, convert, masks, training
-from gptjax.pruning import calibration, plan
+from gptjax.pruning import calibration, plan, round_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Context:
 
     def round_folder(self, number: int) -> pathlib.Path:
         """Where a round's masks, report and model lie."""
-        return self.folder / "rounds" / f"{number:02d}"
+        return round_report.folder(self.folder, number)
 
     def model_of(self, number: int) -> pathlib.Path:
         """The model folder that a finished round ended with."""
@@ -46,6 +46,12 @@ class Context:
     def masks_path(self, number: int) -> pathlib.Path:
         """Where a round's masks lie."""
         return self.round_folder(number) / "masks.safetensors"
+
+    def control_masks_path(self, number: int, kind: str) -> pathlib.Path:
+        """Where the masks of a round's control lie, which may be the round's own."""
+        if kind in ("reinit", "twin"):
+            return self.masks_path(number)
+        return self.round_folder(number) / f"masks-{kind}.safetensors"
 
     def masks_of(self, number: int) -> masks.Masks:
         """The stored masks of a finished or begun round."""

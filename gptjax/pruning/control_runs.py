@@ -3,7 +3,8 @@
 from typing import Any
 
 from gptjax import masks, training
-from gptjax.pruning import controls
+from gptjax.convert import zipped
+from gptjax.pruning import controls, round_report
 from gptjax.pruning.context import Context
 from gptjax.pruning.plan import Round
 from gptjax.training import run as run_lib
@@ -15,13 +16,15 @@ _POINTS = 11
 
 
 def run(context: Context, this: Round, kind: str) -> dict[str, Any]:
-    """Trains a control of a finished round; its perplexity.
+    """Trains a control of a finished round; its perplexity and zipped bytes.
 
     `random` and `shuffle` prune as many weights of each layer as the round, others of
     them; `reinit` keeps the mask and starts from freshly initialised weights. All three
     see the round's batches. `twin` is the round again on other batches; its result also
     holds the `barrier` between the two, see
     `evaluation.connectivity`.
+
+    Of a control's model only its masks are kept.
     """
     number = this.number
 
@@ -37,6 +40,9 @@ def run(context: Context, this: Round, kind: str) -> dict[str, Any]:
         return context.prepared.load_params(_unpruned_start(context, number))
 
     control_masks = _masks(context, number, kind)
+    path = context.control_masks_path(number, kind)
+    if path != context.masks_path(number):
+        masks.save(path, control_masks)
     if this.start == this.end:
         params = masks.apply_in_place(load_params(), control_masks)
         result = context.trainer.evaluate(params)
@@ -44,7 +50,7 @@ def run(context: Context, this: Round, kind: str) -> dict[str, Any]:
         state, result = training.fit(
             context.trainer,
             training.Phase(
-                name=f"{this.name}-{kind}",
+                name=round_report.name(number, kind),
                 start=this.start,
                 end=this.end,
                 stream=number + (_TWINS if kind == "twin" else 0),
@@ -54,7 +60,10 @@ def run(context: Context, this: Round, kind: str) -> dict[str, Any]:
         )
         params = state.params
         del state
-    found = run_lib.describe(result)
+    config = context.trainer.model_config
+    found = run_lib.describe(result) | {
+        "bytes_zipped": zipped.weights_bytes(config, params)
+    }
     if kind == "twin":
         found["barrier"] = _barrier(context, number, params)
     return found

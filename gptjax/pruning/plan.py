@@ -3,6 +3,7 @@
 import dataclasses
 
 from gptjax import config
+from gptjax.pruning import round_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Round:
     @property
     def name(self) -> str:
         """The round's number as its folders are called."""
-        return f"{self.number:02d}"
+        return round_report.name(self.number)
 
 
 def rewind_step(pruning: config.Pruning) -> int | None:

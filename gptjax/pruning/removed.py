@@ -1,13 +1,9 @@
 """A model of the same family from which weights were cut instead of zeroed."""
 
 import dataclasses
-import functools
 from typing import Any
 
-import jax
-from jax.sharding import Mesh
-
-from gptjax import masks, model, sharding, tree
+from gptjax import masks, model, tree
 
 
 def config_like(
@@ -49,10 +45,3 @@ def config_like(
     same = ("mlp_width", "n_head")
     is_whole = all(getattr(smaller, name) == getattr(config, name) for name in same)
     return config if is_whole else smaller
-
-
-def random_params(config: model.Config, mesh: Mesh) -> Any:
-    """Fresh params on a mesh: what they are does not change how long they take."""
-    places = sharding.param_shardings(mesh, model.shapes(config))
-    make = functools.partial(model.init, config=config)
-    return jax.jit(make, out_shardings=places)(jax.random.key(0))

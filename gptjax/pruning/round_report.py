@@ -1,16 +1,66 @@
 """The figures of one round, as they stand in its `report.json`."""
 
+import json
 import math
+import pathlib
+import shutil
 from typing import Any
 
+import jax
 import numpy as np
 
-from gptjax import masks, model, tree
+from gptjax import files, masks, model, sharding, tree
 
 BYTES_PER_WEIGHT = 4
 """Of a float32 value, dense or packed."""
-SAVED = ("prunable", "zeros", "parameters", "bytes_dense", "bytes_packed")
+SAVED = (
+    "prunable",
+    "zeros",
+    "parameters",
+    "bytes_dense",
+    "bytes_packed",
+    "bytes_zipped",
+)
 """What of a round's figures the account of savings repeats."""
+
+
+def name(number: int, control: str | None = None) -> str:
+    """What a round, or a control of it, is called in folders, logs and figures."""
+    return f"{number:02d}" if control is None else f"{number:02d}-{control}"
+
+
+def folder(run: pathlib.Path, number: int) -> pathlib.Path:
+    """Where a round's masks, report and model lie in a run folder."""
+    return run / "rounds" / name(number)
+
+
+def read(run: pathlib.Path, number: int) -> dict[str, Any] | None:
+    """The report of a round that is done; None where it is not."""
+    path = folder(run, number) / "report.json"
+    if not path.exists():
+        return None
+    _forget_checkpoints(run, number)  # it may have been killed before it could
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(run: pathlib.Path, report: dict[str, Any]) -> None:
+    """Makes a round done: its model lies in its folder by now, its report is written.
+
+    Returns when every process may read it.
+    """
+    number = report["round"]
+    if jax.process_index() == 0:
+        files.write_json(folder(run, number) / "report.json", report)
+    _forget_checkpoints(run, number)
+    sharding.sync(f"round {name(number)}")
+
+
+def _forget_checkpoints(run: pathlib.Path, number: int) -> None:
+    """Removes what lies there for resuming the round and its controls."""
+    if jax.process_index() == 0:
+        for pattern in (name(number), name(number, "*")):
+            for phase in (run / "checkpoints").glob(pattern):
+                shutil.rmtree(phase)
 
 
 def sizes(params_shapes: Any, weight_masks: masks.Masks) -> dict[str, Any]:

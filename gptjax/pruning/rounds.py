@@ -11,12 +11,10 @@ import dataclasses
 import functools
 import json
 import pathlib
-import shutil
 from typing import Any
 
-import jax
-
-from gptjax import config, files, masks, sharding, training
+from gptjax import config, masks, training
+from gptjax.convert import zipped
 from gptjax.pruning import (
     choosing,
     control_runs,
@@ -24,6 +22,7 @@ from gptjax.pruning import (
     plan,
     round_report,
     savings,
+    timing,
 )
 from gptjax.pruning.context import Context
 from gptjax.pruning.criteria import movement
@@ -49,12 +48,16 @@ class Pruned:
     compilations: int
 
 
-def run(settings: config.Run) -> Pruned:
+def run(settings: config.Run, *, times_all: bool = False) -> Pruned:
     """Prunes a model in rounds as its config says, or goes on where it was interrupted.
 
     Round 0 is the dense model. Each further round chooses what of the weights that the
     one before left is to go, rewinds the others and trains them. A round is done when
     its `report.json` is there; its model lies beside it, as a Hugging Face folder.
+
+    Args:
+      times_all: whether the summary's savings hold the times of all rounds and
+        controls, and not of the last round alone.
 
     Raises:
       UserError: for whatever the user can mend.
@@ -69,9 +72,10 @@ def run(settings: config.Run) -> Pruned:
         choosing.check(context)
         summary = run_lib.start_summary(prepared, trainer)
         reports = [_run_round(context, this, summary) for this in planned]
-        last = context.round_folder(planned[-1].number)
         if "savings" not in summary:
-            summary = {**summary, **_conclude(context, last, reports[-1])}
+            models = [v for r in reports[:0:-1] for v in _variants(context, r)]
+            timed = models if times_all else models[:1]
+            summary = {**summary, **_conclude(context, reports[-1], timed)}
             run_lib.write_summary(prepared, summary)
         trainer.log.close()
     return Pruned(folder, folder / "export", reports, summary, trainer.compilations)
@@ -81,11 +85,9 @@ def _run_round(
     context: Context, this: plan.Round, summary: dict[str, Any]
 ) -> dict[str, Any]:
     """Trains a round and its controls; the contents of its report."""
-    folder = context.round_folder(this.number)
-    report_path = folder / "report.json"
-    if report_path.exists():
-        return json.loads(report_path.read_text(encoding="utf-8"))
-
+    done = round_report.read(context.folder, this.number)
+    if done is not None:
+        return done
     if this.number == 0 and this.start == this.end:
         figures = round_report.sizes(
             context.trainer.shapes, context.trainer.dense_masks()
@@ -93,7 +95,7 @@ def _run_round(
         result, method = summary["start"], {}
     else:
         figures, result = _train_round(context, this)
-        method_path = folder / "method.json"
+        method_path = context.round_folder(this.number) / "method.json"
         method = {}
         if method_path.exists():
             method = json.loads(method_path.read_text(encoding="utf-8"))
@@ -109,12 +111,7 @@ def _run_round(
             for kind in (context.pruning.controls if this.number else ())
         },
     }
-    if jax.process_index() == 0:
-        files.write_json(report_path, report)
-        # The models are in their folders; what lies here was for resuming.
-        for phase in (context.folder / "checkpoints").glob(f"{this.name}*"):
-            shutil.rmtree(phase)
-    sharding.sync(f"round {this.name}")
+    round_report.write(context.folder, report)
     return report
 
 
@@ -122,6 +119,7 @@ def _train_round(
     context: Context, this: plan.Round
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a round and exports its model; its sizes and its perplexity."""
+    trainer = context.trainer
     folder = context.round_folder(this.number)
     snapshot = updates = None
     step = plan.rewind_step(context.pruning)
@@ -130,7 +128,7 @@ def _train_round(
     weight_masks = choosing.choose(context, this)
     if this.number:
         updates = dynamic.updates(
-            context.trainer, sparsities_for=choosing.budget_by_sizes(context)
+            trainer, sparsities_for=choosing.budget_by_sizes(context)
         )
     phase = training.Phase(
         name=this.name,
@@ -146,10 +144,10 @@ def _train_round(
 
     if this.start == this.end:
         params = masks.apply_in_place(load_params(), weight_masks)
-        result = context.trainer.evaluate(params)
+        result = trainer.evaluate(params)
     else:
         state, result = training.fit(
-            context.trainer, phase, load_params=load_params, weight_masks=weight_masks
+            trainer, phase, load_params=load_params, weight_masks=weight_masks
         )
         params, weight_masks = state.params, state.masks
         if context.pruning.criterion == "movement":
@@ -158,25 +156,34 @@ def _train_round(
             masks.save(context.masks_path(this.number), weight_masks)
         del state  # the controls need its memory
     context.export(folder / "model", params)
-    return (
-        round_report.sizes(context.trainer.shapes, weight_masks),
-        run_lib.describe(result),
-    )
+    figures = round_report.sizes(trainer.shapes, weight_masks)
+    figures["bytes_zipped"] = zipped.weights_bytes(trainer.model_config, params)
+    return figures, run_lib.describe(result)
+
+
+def _variants(context: Context, report: dict[str, Any]) -> list[timing.Variant]:
+    """A round's model, and those of its controls."""
+    number = report["round"]
+    paths = {round_report.name(number): context.masks_path(number)} | {
+        round_report.name(number, kind): context.control_masks_path(number, kind)
+        for kind in report["controls"]
+    }
+    config = context.trainer.model_config
+    return [
+        timing.Variant(name=name, config=config, masks_path=path)
+        for name, path in paths.items()
+    ]
 
 
 def _conclude(
-    context: Context, last: pathlib.Path, report: dict[str, Any]
+    context: Context, last: dict[str, Any], models: list[timing.Variant]
 ) -> dict[str, Any]:
-    """Exports the last round's model; its savings and samples for the summary."""
+    """Exports the last round's model; what the summary says of it.
+
+    Args:
+      models: as `savings.measure` takes them.
+    """
     prepared = context.prepared
-    params = prepared.load_params(last / "model")
+    params = prepared.load_params(context.model_of(last["round"]))
     prepared.export(context.folder / "export", params)
-    load_masks = functools.partial(context.masks_of, report["round"])
-    return {
-        "end": {key: report[key] for key in ("perplexity", "loss", "protocol")},
-        "savings": {
-            **{key: report[key] for key in round_report.SAVED},
-            **savings.measure(prepared, context.trainer, params, load_masks),
-        },
-        "samples": savings.samples(prepared, params),
-    }
+    return savings.conclude(prepared, context.trainer, last, params, models)

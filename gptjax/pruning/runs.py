@@ -4,8 +4,11 @@ from gptjax import config, errors
 from gptjax.pruning import rounds, structured
 
 
-def run(settings: config.Run) -> rounds.Pruned:
+def run(settings: config.Run, *, times_all: bool = False) -> rounds.Pruned:
     """Prunes a model as its config says, or goes on where it was interrupted.
+
+    Args:
+      times_all: see `rounds.run`.
 
     Raises:
       UserError: for whatever the user can mend.
@@ -16,5 +19,5 @@ def run(settings: config.Run) -> rounds.Pruned:
     if settings.data.valid is None:
         raise errors.UserError("data.valid: missing; rounds are compared by perplexity")
     if settings.pruning.structured:
-        return structured.run(settings)
-    return rounds.run(settings)
+        return structured.run(settings, times_all=times_all)
+    return rounds.run(settings, times_all=times_all)

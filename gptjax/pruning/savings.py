@@ -1,8 +1,6 @@
 """What pruning saved, measured: zipped bytes, and the time of steps and decoding."""
 
-import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,93 +10,113 @@ from gptjax.convert import zipped
 from gptjax.pruning import removed, round_report, timing
 
 
+def conclude(
+    prepared: training.Prepared,
+    trainer: training.Trainer,
+    report: dict[str, Any],
+    params: Any,
+    models: Sequence[timing.Variant],
+) -> dict[str, Any]:
+    """What a pruning run's summary says of its end: perplexity, savings and samples.
+
+    Args:
+      trainer: of the last round's model.
+      report: of the last round.
+      params: of the model that it ended with.
+      models: as for `measure`.
+    """
+    return {
+        "end": {key: report[key] for key in ("perplexity", "loss", "protocol")},
+        "savings": {
+            **{key: report[key] for key in round_report.SAVED},
+            **measure(prepared, trainer, models),
+        },
+        "samples": _samples(prepared, trainer.model_config, params),
+    }
+
+
 def measure(
     prepared: training.Prepared,
     trainer: training.Trainer,
-    params: Any,
-    load_masks: Callable[[], masks.Masks],
+    models: Sequence[timing.Variant],
 ) -> dict[str, Any]:
-    """Zipped bytes, and seconds of a training step and of decoding.
+    """Seconds of a training step and of decoding, beside the dense model's.
 
     Stock dense kernels multiply zeros like other numbers: no ratio below 1 is to be
     expected from masks, and the report says so. What cutting as many weights away
     would give instead is timed beside them, on a model of the same family with fewer
-    heads and MLP neurons (`removed.config_like`) and random weights, since only time
-    counts. Where `trainer` is that of another config than the source's, the params
-    are those of a model that was cut, which is timed itself.
+    heads and MLP neurons (`removed.config_like`). Where the config of the run's own
+    model is not the source's, that was cut and is timed itself.
 
     The time of all is taken in turn, and medians are reported.
 
     Args:
-      trainer: of the model that `params` are of.
-      params: the pruned params.
-      load_masks: gives their masks, newly placed each time: a step donates them.
+      trainer: of the run's own model.
+      models: that model first, and others to be timed.
 
     Returns:
-      backend: of JAX. bytes_zipped_dense, bytes_zipped, zip_level: of the source and
-        of the pruned model, see `convert.zipped`.
+      backend: of JAX. bytes_zipped_dense, zip_level: of the source, see
+        `convert.zipped`.
       step_seconds_dense, step_seconds_pruned, step_ratios, and the same of decode:
         medians; pruned over dense in each turn.
       step_seconds_removed, step_ratios_removed, and the same of decode: of what was
         cut. Then there is no `pruned` unless it is a reference only.
       removed: the sizes of the model cut, and whether it `is_reference` only.
+      models: of each of `models` by its name, what `timing.measure` says.
     """
-    dense = timing.Variant(
-        name="dense", config=prepared.model_config, load_params=prepared.load_params
-    )
-    own = timing.Variant(
-        name="pruned",
-        config=trainer.model_config,
-        load_params=lambda: params,
-        load_masks=load_masks,
-    )
+    dense = timing.Variant(name="dense", config=prepared.model_config)
+    own = models[0]
     is_cut = own.config != dense.config
-    if is_cut:
-        cut = dataclasses.replace(own, name="removed")
-        variants = [dense, cut]
-    else:
-        cut = _reference(trainer, load_masks())
-        variants = [dense, own, *([cut] if cut else [])]
-    figures = timing.figures(trainer, variants)
-    for what in () if is_cut else ("step", "decode"):
-        figures[f"{what}_ratios"] = figures.pop(f"{what}_ratios_pruned")
+    cut = own if is_cut else _reference(trainer, own)
+    named = {
+        variant.name: variant for variant in (dense, *models, *([cut] if cut else []))
+    }
+    times = timing.measure(trainer, list(named.values()))
+    figures: dict[str, Any] = {}
+    for what in ("step", "decode"):
+        figures[f"{what}_seconds_dense"] = times["dense"][f"{what}_seconds"]
+        if not is_cut:
+            figures[f"{what}_seconds_pruned"] = times[own.name][f"{what}_seconds"]
+            figures[f"{what}_ratios"] = times[own.name][f"{what}_ratios"]
+        if cut:
+            figures[f"{what}_seconds_removed"] = times[cut.name][f"{what}_seconds"]
+            figures[f"{what}_ratios_removed"] = times[cut.name][f"{what}_ratios"]
     if cut:
         figures["removed"] = {
             "is_reference": not is_cut,
             **round_report.shape(cut.config),
         }
-    source = prepared.load_params()
     return {
         "backend": jax.default_backend(),
         "zip_level": zipped.LEVEL,
-        "bytes_zipped_dense": zipped.weights_bytes(dense.config, source),
-        "bytes_zipped": zipped.weights_bytes(own.config, params),
+        "bytes_zipped_dense": zipped.weights_bytes(
+            dense.config, prepared.load_params()
+        ),
         **figures,
+        "models": {variant.name: times[variant.name] for variant in models},
     }
 
 
-def _reference(
-    trainer: training.Trainer, weight_masks: masks.Masks
-) -> timing.Variant | None:
+def _reference(trainer: training.Trainer, own: timing.Variant) -> timing.Variant | None:
     """A model with as many weights cut away as masks prune; None where that is none."""
-    config = removed.config_like(
-        trainer.model_config, weight_masks, multiple_of=trainer.mesh.shape["tensor"]
-    )
-    if config == trainer.model_config:
+    if own.masks_path is None:
         return None
-    make = functools.partial(removed.random_params, config, trainer.mesh)
-    return timing.Variant(name="removed", config=config, load_params=make)
+    config = removed.config_like(
+        own.config,
+        masks.load(own.masks_path, trainer.placed_shapes()),
+        multiple_of=trainer.mesh.shape["tensor"],
+    )
+    return (
+        None if config == own.config else timing.Variant(name="removed", config=config)
+    )
 
 
-def samples(
-    prepared: training.Prepared, params: Any, *, config: model.Config | None = None
+def _samples(
+    prepared: training.Prepared, config: model.Config, params: Any
 ) -> dict[str, str] | None:
     """What the source model and the pruned one write after the config's prompt.
 
     The same seed, temperature 0.8 and the 40 likeliest tokens for both.
-
-    Args:
-      config: of the pruned params, where it is not the source's.
     """
     protocol = prepared.settings.evaluation
     if protocol.sample_prompt is None:
@@ -121,5 +139,5 @@ def samples(
     return {
         "prompt": protocol.sample_prompt,
         "before": write(prepared.model_config, prepared.load_params()),
-        "after": write(config or prepared.model_config, params),
+        "after": write(config, params),
     }

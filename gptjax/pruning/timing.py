@@ -2,16 +2,17 @@
 
 import contextlib
 import dataclasses
+import pathlib
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gptjax import data, generation, masks, model, sharding, training
-from gptjax.training import state as state_lib
 
 REPEATS = 5
 """Timed rounds through all variants, after one that is not counted."""
@@ -20,79 +21,130 @@ DECODED_TOKENS = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A model to be timed.
+    """A model to be timed. Its weights are random: they do not change the time.
 
     Attributes:
       name: what its figures are called after; the first variant is what the others
         are compared with.
-      load_params: gives its params, placed; called once for steps, once for decoding.
-      load_masks: gives their masks, newly placed each time: a step donates them.
-        None: every weight survives.
+      masks_path: a file of its masks; None: every weight survives.
     """
 
     name: str
     config: model.Config
-    load_params: Callable[[], Any]
-    load_masks: Callable[[], masks.Masks] | None = None
+    masks_path: pathlib.Path | None = None
 
 
-def figures(trainer: training.Trainer, variants: Sequence[Variant]) -> dict[str, Any]:
+def measure(
+    trainer: training.Trainer, variants: Sequence[Variant]
+) -> dict[str, dict[str, Any]]:
     """Medians and ratios of the time that variants take to step and to decode.
 
     All take turns in one process, so that ratios hold when the machine's speed
-    drifts. Variants of one config share one compiled program, those of the trainer's
-    config the trainer's own; they need not be of one shape.
+    drifts. A turn makes its model anew, so that there is never more than one.
+    Variants of one config share one compiled program, those of the trainer's config
+    the trainer's own; they need not be of one shape.
 
     Args:
       trainer: its settings, texts and mesh serve all variants.
 
     Returns:
-      For each variant `step_seconds_<name>` and `decode_seconds_<name>`: medians. For
-      each but the first `step_ratios_<name>` and `decode_ratios_<name>`: its time over
-      the first one's in each turn, which tell noise from a difference.
+      By the variants' names: step_seconds and decode_seconds, medians; step_ratios
+      and decode_ratios: the time over the first variant's in each turn, which tell
+      noise from a difference.
     """
-    found = {}
-    timed = {"step": _steps(trainer, variants), "decode": _decoding(trainer, variants)}
-    for what, seconds in timed.items():
+    makers: dict[model.Config, _Maker] = {}
+    for variant in variants:
+        if variant.config not in makers:
+            makers[variant.config] = _Maker(_trainer_of(trainer, variant.config))
+    named = [(variant, makers[variant.config]) for variant in variants]
+    found: dict[str, dict[str, Any]] = {variant.name: {} for variant in variants}
+    for what, runs in (("step", _steps(named)), ("decode", _decoding(named))):
+        seconds = in_turn(runs)
         first = seconds[variants[0].name]
         for name, own in seconds.items():
-            found[f"{what}_seconds_{name}"] = statistics.median(own)
-        for name, own in list(seconds.items())[1:]:
             pairs = zip(first, own, strict=True)
-            found[f"{what}_ratios_{name}"] = [b / a for a, b in pairs]
+            found[name][f"{what}_seconds"] = statistics.median(own)
+            found[name][f"{what}_ratios"] = [b / a for a, b in pairs]
     return found
 
 
 def in_turn(
-    runs: Mapping[str, tuple[Callable[[], Any], Callable[[Any], None]]],
+    runs: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]],
 ) -> dict[str, list[float]]:
     """Seconds that each run takes, turn by turn.
 
     Args:
-      runs: name -> what makes its argument, not timed, and the run itself.
+      runs: name -> what makes its argument, not timed, and the run itself. What they
+        give is dropped before the next turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(REPEATS + 1):
         for name, (make, run) in runs.items():
             argument = jax.block_until_ready(make())
             began = time.perf_counter()
-            run(argument)
+            result = jax.block_until_ready(run(argument))
             if turn:
                 seconds[name].append(time.perf_counter() - began)
+            del argument, result
     return seconds
 
 
-def _decoding(
-    trainer: training.Trainer, variants: Sequence[Variant]
-) -> dict[str, list[float]]:
-    """Seconds of greedy decoding after the first tokens of the training text."""
-    prompt = np.asarray(trainer.train_tokens.ids[:8]).tolist()
-    params = {variant.name: variant.load_params() for variant in variants}
+class _Maker:
+    """Fresh states of one config, by one compiled program."""
 
-    def run(variant):
+    def __init__(self, trainer: training.Trainer):
+        self.trainer = trainer
+
+        def make(key, weight_masks):
+            params = masks.apply(model.init(key, trainer.model_config), weight_masks)
+            opt_state = trainer.optimizer.init(params)
+            step = jnp.zeros((), jnp.int32)
+            return training.TrainState(step, params, weight_masks, opt_state)
+
+        self._make = jax.jit(make, out_shardings=trainer.places)
+
+    def state(self, masks_path: pathlib.Path | None) -> training.TrainState:
+        """A state at the start of the schedule, under these masks."""
+        if masks_path is None:
+            weight_masks = self.trainer.dense_masks()
+        else:
+            weight_masks = masks.load(masks_path, self.trainer.placed_shapes())
+        # Scalars, too: a program that is handed another kind of array compiles again.
+        placed = jax.device_put(weight_masks, self.trainer.places.masks)
+        return self._make(jax.random.key(0), placed)
+
+
+_Named = Sequence[tuple[Variant, _Maker]]
+_Runs = dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]
+
+
+def _steps(named: _Named) -> _Runs:
+    """A training step on one batch, the same for all."""
+    trainer = named[0][1].trainer
+    places = sharding.batch_sharding(trainer.mesh)
+    with contextlib.closing(data.prefetch(trainer.batches(0), places)) as stream:
+        batch, _ = next(iter(stream))
+    key = trainer.stream_key(0)
+
+    def run(variant, maker):
+        return (
+            lambda: maker.state(variant.masks_path),
+            lambda state: maker.trainer.train_step(state, batch, key),
+        )
+
+    return {variant.name: run(variant, maker) for variant, maker in named}
+
+
+def _decoding(named: _Named) -> _Runs:
+    """Greedy decoding after the first tokens of the training text."""
+    trainer = named[0][1].trainer
+    prompt = np.asarray(trainer.train_tokens.ids[:8]).tolist()
+
+    def run(variant, maker):
+        room = variant.config.n_positions - len(prompt)
+
         def decode(params):
-            room = variant.config.n_positions - len(prompt)
-            generation.generate(
+            return generation.generate(
                 variant.config,
                 params,
                 [prompt],
@@ -101,26 +153,9 @@ def _decoding(
                 mesh=trainer.mesh,
             )
 
-        return lambda: params[variant.name], decode
+        return lambda: maker.state(variant.masks_path).params, decode
 
-    return in_turn({variant.name: run(variant) for variant in variants})
-
-
-def _steps(
-    trainer: training.Trainer, variants: Sequence[Variant]
-) -> dict[str, list[float]]:
-    """Seconds of a training step on one batch, the same for all."""
-    places = sharding.batch_sharding(trainer.mesh)
-    with contextlib.closing(data.prefetch(trainer.batches(0), places)) as stream:
-        batch, _ = next(iter(stream))
-    steppers: dict[Hashable, _Stepper] = {}
-    for variant in variants:
-        if variant.config not in steppers:
-            own = _trainer_of(trainer, variant.config)
-            steppers[variant.config] = _Stepper(own, variant, batch)
-    return in_turn(
-        {variant.name: steppers[variant.config].run(variant) for variant in variants}
-    )
+    return {variant.name: run(variant, maker) for variant, maker in named}
 
 
 def _trainer_of(trainer: training.Trainer, config: model.Config) -> training.Trainer:
@@ -134,35 +169,3 @@ def _trainer_of(trainer: training.Trainer, config: model.Config) -> training.Tra
         valid=None,
         schedule_steps=trainer.settings.training.steps,
     )
-
-
-class _Stepper:
-    """The one state that variants of a config step in turn, since two may not fit.
-
-    What its weights have become by then does not change the time of a step.
-    """
-
-    def __init__(self, trainer: training.Trainer, variant: Variant, batch: Any):
-        self.trainer, self.batch = trainer, batch
-        self.key = trainer.stream_key(0)
-        self.state = state_lib.start(
-            variant.load_params(),
-            self._masks(variant),
-            trainer.optimizer,
-            step=0,
-            mesh=trainer.mesh,
-        )
-
-    def run(self, variant: Variant):
-        """What makes the argument of a step of that variant, and the step."""
-        return lambda: self._masks(variant), self._step
-
-    def _masks(self, variant: Variant) -> masks.Masks:
-        make = variant.load_masks or self.trainer.dense_masks
-        # Scalars, too: a step that is handed another kind of array compiles again.
-        return jax.device_put(make(), self.trainer.places.masks)
-
-    def _step(self, weight_masks: masks.Masks) -> None:
-        state = dataclasses.replace(self.state, masks=weight_masks)
-        self.state, metrics = self.trainer.train_step(state, self.batch, self.key)
-        jax.block_until_ready(metrics)

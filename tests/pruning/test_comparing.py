@@ -6,7 +6,6 @@ import json
 import pytest
 
 from gptjax import config, errors, pruning, reporting
-from gptjax.pruning import savings
 from gptjax.pruning.comparing import jobs
 
 METHODS = [
@@ -16,18 +15,9 @@ METHODS = [
 COMPARE = {"compare.methods": METHODS, "compare.sparsities": [0.5, 0.75]}
 
 
-@pytest.fixture
-def barely_measured(monkeypatch):
-    """Runs whose times are made up: what is compared here are rows, not seconds."""
-    figures = {"bytes_zipped": 7, "bytes_zipped_dense": 9}
-    for what in ("step", "decode"):
-        figures |= {f"{what}_seconds_dense": 2.0, f"{what}_seconds_pruned": 3.0}
-    monkeypatch.setattr(savings, "measure", lambda *args: figures)
-
-
 @pytest.mark.slow
 def test_every_row_is_a_method_at_a_sparsity_with_a_seed(
-    tiny_settings, tmp_path, barely_measured
+    tiny_settings, tmp_path, made_up_times
 ):
     """A row of another run, or a control passed off as its method, would mislead."""
     settings = tiny_settings(
@@ -50,7 +40,7 @@ def test_every_row_is_a_method_at_a_sparsity_with_a_seed(
     assert told == {(n, s, seed) for n in names for s in (0.5, 0.75) for seed in (0, 1)}
     for row in rows:
         if row["method"] == "by size":
-            assert float(row["step_ratio"]) == 1.5
+            assert float(row["step_ratio"]) == 2
             # Without training, chance has no part in it.
             others = [r for r in rows if r["method"] == "by size"]
             same = [r for r in others if r["sparsity"] == row["sparsity"]]
@@ -63,10 +53,32 @@ def test_every_row_is_a_method_at_a_sparsity_with_a_seed(
         and r["seed"] == "1"
     )  # fmt: skip
     assert float(row["perplexity"]) == report["perplexity"]
+    # The last round's model is timed after the dense one, then its control, and so on.
+    places = {
+        ("rounds", "0.75"): 2,
+        ("rounds, random", "0.75"): 3,
+        ("rounds", "0.5"): 4,
+        ("rounds, random", "0.5"): 5,
+    }
+    for row in rows:
+        assert int(row["bytes_zipped"]) > 0
+        place = places.get((row["method"], row["target_sparsity"]), 2)
+        for what in ("step", "decode"):
+            assert float(row[f"{what}_ratio"]) == place
+            assert float(row[f"{what}_seconds"]) == place
+        is_control = row["method"].endswith("random")
+        assert (row["method_seconds"] == "") == is_control
+    control = report["controls"]["random"]
+    (row,) = (
+        r for r in rows
+        if (r["method"], r["target_sparsity"]) == ("rounds, random", "0.75")
+        and r["seed"] == "1"
+    )  # fmt: skip
+    assert int(row["bytes_zipped"]) == control["bytes_zipped"]
 
 
 def test_an_interrupted_comparison_goes_on(
-    tiny_settings, tmp_path, barely_measured, stop_at
+    tiny_settings, tmp_path, made_up_times, stop_at
 ):
     """A comparison of a night must not begin anew for its last row."""
     settings = tiny_settings(tmp_path, **COMPARE, **{"training.steps": 2})

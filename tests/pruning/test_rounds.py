@@ -203,3 +203,18 @@ def test_sizes_are_those_counted_by_hand():
     assert sizes["sparsity_per_layer"] == {
         "blocks/kernel": pytest.approx([4 / 12, 1 / 12], abs=1e-6)
     }
+
+
+def test_a_round_killed_before_it_had_cleaned_up_does_so_when_resumed(tmp_path):
+    """Checkpoints hold three times the model, and no later round removes them."""
+    report = {"round": 1, "perplexity": 2.5}
+    for phase in ("01", "01-random", "02", "010"):
+        (tmp_path / "checkpoints" / phase / "4").mkdir(parents=True)
+    assert round_report.read(tmp_path, 1) is None
+    assert (tmp_path / "checkpoints" / "01").exists()
+    path = tmp_path / "rounds" / "01" / "report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(report))
+    assert round_report.read(tmp_path, 1) == report
+    left = {phase.name for phase in (tmp_path / "checkpoints").iterdir()}
+    assert left == {"02", "010"}

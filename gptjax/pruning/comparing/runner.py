@@ -8,8 +8,11 @@ from typing import Any
 import jax
 
 from gptjax import config, errors, files, sharding, training
-from gptjax.pruning import rounds, runs
+from gptjax.pruning import round_report, rounds, runs
 from gptjax.pruning.comparing import jobs as jobs_lib
+
+# What a round's report and a control's both say of their own model.
+_MEASURED = ("perplexity", "loss", "protocol", "bytes_zipped")
 
 
 def run(
@@ -44,7 +47,7 @@ def run(
         number = 0
         for place, job in enumerate(planned, 1):
             _say(f"{place}/{len(planned)} {job.name}")
-            done = runs.run(job.settings)
+            done = runs.run(job.settings, times_all=True)
             for row in _rows(job, done):
                 _write(folder / "rows" / f"{number:03d}.json", row)
                 number += 1
@@ -59,9 +62,7 @@ def run(
 def _rows(job: jobs_lib.Job, done: rounds.Pruned) -> Iterator[dict[str, Any]]:
     """A line of the table for each pruned round, and one for each of its controls."""
     for report in done.rounds[1:]:
-        # Times and zipped bytes are measured on a run's last round only.
-        is_last = report is done.rounds[-1]
-        row = _row(job, report, done.summary["savings"] if is_last else {})
+        row = _row(job, report) | _times(done, report["round"])
         if job.pattern == jobs_lib.REMOVED:
             # The share of all weights that is gone or zero.
             left = report["parameters"] - report["zeros"]
@@ -69,37 +70,28 @@ def _rows(job: jobs_lib.Job, done: rounds.Pruned) -> Iterator[dict[str, Any]]:
             row |= {"sparsity": gone, "target_sparsity": gone}
         yield row
         for kind, control in report["controls"].items():
-            unknown = dict.fromkeys(
-                key for key in row if key.startswith(("step", "decode", "method_"))
-            )
-            own = {key: control[key] for key in ("perplexity", "loss", "protocol")}
-            name = f"{job.method}, {kind}"
-            yield row | unknown | own | {"method": name, "bytes_zipped": None}
+            yield {
+                **row,
+                **{key: control[key] for key in _MEASURED},
+                **_times(done, report["round"], kind),
+                "method": f"{job.method}, {kind}",
+                "method_seconds": None,
+                "method_peak_bytes": None,
+            }
 
 
-def _row(
-    job: jobs_lib.Job, report: dict[str, Any], savings: dict[str, Any]
-) -> dict[str, Any]:
+def _row(job: jobs_lib.Job, report: dict[str, Any]) -> dict[str, Any]:
     method = report.get("method", {})
-    # What was cut out is timed as `removed`, what is only masked as `pruned`.
-    kind = "removed" if job.pattern == jobs_lib.REMOVED else "pruned"
     return {
         "method": job.method,
         "pattern": job.pattern,
         "sparsity": report["sparsity"],
         "target_sparsity": report["target_sparsity"],
         "seed": job.seed,
-        "perplexity": report["perplexity"],
-        "loss": report["loss"],
-        "protocol": report["protocol"],
+        **{key: report[key] for key in _MEASURED},
         "parameters": report["parameters"],
         "bytes_dense": report["bytes_dense"],
         "bytes_packed": report["bytes_packed"],
-        "bytes_zipped": savings.get("bytes_zipped"),
-        "step_seconds": savings.get(f"step_seconds_{kind}"),
-        "step_ratio": _over_dense(savings, f"step_seconds_{kind}"),
-        "decode_seconds": savings.get(f"decode_seconds_{kind}"),
-        "decode_ratio": _over_dense(savings, f"decode_seconds_{kind}"),
         "method_seconds": method.get("seconds"),
         "method_peak_bytes": method.get("peak_bytes"),
         "run": f"runs/{job.name}",
@@ -107,11 +99,18 @@ def _row(
     }
 
 
-def _over_dense(savings: dict[str, Any], key: str) -> float | None:
-    if key not in savings:
-        return None
-    what = key.split("_")[0]
-    return savings[key] / savings[f"{what}_seconds_dense"]
+def _times(
+    done: rounds.Pruned, number: int, control: str | None = None
+) -> dict[str, float]:
+    """Seconds of a round's model or a control's, and their ratio to the dense one's."""
+    savings = done.summary["savings"]
+    own = savings["models"][round_report.name(number, control)]
+    times = {}
+    for what in ("step", "decode"):
+        seconds = own[f"{what}_seconds"]
+        times[f"{what}_seconds"] = seconds
+        times[f"{what}_ratio"] = seconds / savings[f"{what}_seconds_dense"]
+    return times
 
 
 def _dense(done: rounds.Pruned) -> dict[str, Any]:

@@ -7,6 +7,7 @@ cannot be is told before anything is read or trained.
 import dataclasses
 
 from gptjax import config, errors, model
+from gptjax.pruning import round_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Round:
     @property
     def name(self) -> str:
         """The round's number as its folders are called."""
-        return f"{self.number:02d}"
+        return round_report.name(self.number)
 
 
 def rounds(settings: config.Run, source: model.Config) -> tuple[Round, ...]:

@@ -7,38 +7,25 @@ run are cut along and held.
 """
 
 import dataclasses
-import functools
 import json
-import pathlib
-import shutil
 from typing import Any
 
 import jax
 import numpy as np
 
-from gptjax import (
-    config,
-    convert,
-    files,
-    masks,
-    model,
-    sharding,
-    training,
-)
-from gptjax.pruning import (
-    calibration,
-    footprint,
-    round_report,
-    rounds,
-    savings,
-    tickets,
-)
+from gptjax import config, convert, files, masks, model, sharding, training
+from gptjax.convert import zipped
+from gptjax.pruning import footprint, round_report, rounds, savings, tickets, timing
 from gptjax.pruning.structured import choosing, plan, surgery
+from gptjax.pruning.structured.context import Context
 from gptjax.training import run as run_lib
 
 
-def run(settings: config.Run) -> rounds.Pruned:
+def run(settings: config.Run, *, times_all: bool = False) -> rounds.Pruned:
     """Cuts a model in rounds as its config says, or goes on where it was interrupted.
+
+    Args:
+      times_all: as for `rounds.run`.
 
     Raises:
       UserError: for whatever the user can mend.
@@ -46,7 +33,7 @@ def run(settings: config.Run) -> rounds.Pruned:
     """
     with training.run_folder(settings) as folder:
         prepared = training.prepare(settings)
-        context = _Context(
+        context = Context(
             prepared, plan.rounds(settings, prepared.model_config), folder
         )
         for this in context.planned:
@@ -64,72 +51,19 @@ def run(settings: config.Run) -> rounds.Pruned:
             trainer.log.close()
             compilations += trainer.compilations
         if "savings" not in summary:
-            summary = {**summary, **_conclude(context, trainer, reports)}
+            timed = context.planned if times_all else context.planned[-1:]
+            summary = {**summary, **_conclude(context, trainer, reports, timed)}
             run_lib.write_summary(prepared, summary)
     return rounds.Pruned(folder, folder / "export", reports, summary, compilations)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Context:
-    """What every round needs."""
-
-    prepared: training.Prepared
-    planned: tuple[plan.Round, ...]
-    folder: pathlib.Path
-
-    def config_of(self, number: int) -> model.Config:
-        """The shape that round `number` ends with."""
-        if number == 0:
-            return self.prepared.model_config
-        return self.planned[number - 1].after
-
-    def trainer(self, number: int) -> training.Trainer:
-        """A round's own Trainer: another shape is another program."""
-        cut = dataclasses.replace(self.prepared, model_config=self.config_of(number))
-        return cut.trainer(schedule_steps=self.prepared.settings.training.steps)
-
-    def round_folder(self, number: int) -> pathlib.Path:
-        return self.folder / "rounds" / f"{number:02d}"
-
-    def load_params(self, number: int) -> Any:
-        """The params that round `number` ended with, as many heads as it has."""
-        folder = self.prepared.source
-        if number:
-            native = self.round_folder(number) / "native"
-            folder = native if native.exists() else self.round_folder(number) / "model"
-        return self.prepared.load_params(folder)
-
-    @functools.cached_property
-    def calibration_tokens(self) -> np.ndarray | None:
-        """The calibration sequences (N, T); None where no round reads any."""
-        if not any(choosing.needs_text(this) for this in self.planned):
-            return None
-        return calibration.sequences(self.prepared)
-
-    @property
-    def holds_masks(self) -> bool:
-        """Whether weights are pruned that stay so."""
-        assert self.prepared.settings.pruning is not None
-        return self.prepared.settings.pruning.masks_from is not None
-
-    def masks_path(self, number: int) -> pathlib.Path:
-        return self.round_folder(number) / "masks.safetensors"
-
-    def masks_of(self, number: int, trainer: training.Trainer) -> masks.Masks:
-        """The masks of a finished or begun round; dense where none are held."""
-        if not self.holds_masks:
-            return trainer.dense_masks()
-        return masks.load(self.masks_path(number), trainer.placed_shapes())
-
-
 def _begin(
-    context: _Context, trainer: training.Trainer, summary: dict[str, Any]
+    context: Context, trainer: training.Trainer, summary: dict[str, Any]
 ) -> dict[str, Any]:
     """Round 0: the model as it comes, under the masks that are held."""
-    folder = context.round_folder(0)
-    report_path = folder / "report.json"
-    if report_path.exists():
-        return json.loads(report_path.read_text(encoding="utf-8"))
+    done = round_report.read(context.folder, 0)
+    if done is not None:
+        return done
     weight_masks, result = trainer.dense_masks(), summary["start"]
     if context.holds_masks:
         weight_masks = tickets.load(
@@ -140,24 +74,18 @@ def _begin(
         masks.save(context.masks_path(0), weight_masks)
         params = masks.apply_in_place(context.load_params(0), weight_masks)
         result = run_lib.describe(trainer.evaluate(params))
-    report = {
-        **_figures(context, 0, trainer, weight_masks),
-        **result,
-        "method": {},
-        "controls": {},
-    }
-    _write_report(context, 0, report)
+    report = _report(context, 0, trainer, weight_masks) | result
+    round_report.write(context.folder, report)
     return report
 
 
 def _run_round(
-    context: _Context, trainer: training.Trainer, this: plan.Round
+    context: Context, trainer: training.Trainer, this: plan.Round
 ) -> dict[str, Any]:
     """Cuts and trains; the contents of the round's report."""
-    folder = context.round_folder(this.number)
-    report_path = folder / "report.json"
-    if report_path.exists():
-        return json.loads(report_path.read_text(encoding="utf-8"))
+    done = round_report.read(context.folder, this.number)
+    if done is not None:
+        return done
     method = _choose_once(context, trainer, this)
     kept = {what: np.asarray(keep) for what, keep in method["kept"].items()}
     weight_masks = context.masks_of(this.number, trainer)
@@ -179,19 +107,20 @@ def _run_round(
         result = run_lib.describe(trained)
     else:
         params = masks.apply_in_place(load_params(), weight_masks)
-    _save(context, this, folder, params)
+    folder = context.round_folder(this.number)
+    context.export(this.number, params, folder / "model")
     report = {
-        **_figures(context, this.number, trainer, weight_masks),
+        **_report(context, this.number, trainer, weight_masks),
         **result,
+        "bytes_zipped": zipped.weights_bytes(this.after, params),
         "method": method,
-        "controls": {},
     }
-    _write_report(context, this.number, report)
+    round_report.write(context.folder, report)
     return report
 
 
 def _choose_once(
-    context: _Context, trainer: training.Trainer, this: plan.Round
+    context: Context, trainer: training.Trainer, this: plan.Round
 ) -> dict[str, Any]:
     """What stays, why, and what is left of the model before it trains: `method.json`.
 
@@ -234,23 +163,13 @@ def _choose_once(
     return method
 
 
-def _save(
-    context: _Context, this: plan.Round, folder: pathlib.Path, params: Any
-) -> None:
-    """The round's model as a Hugging Face folder; and as it is, where that differs."""
-    source = context.prepared.source
-    convert.save(folder / "model", this.after, params, like=source)
-    if convert.padded_heads(this.after):
-        convert.save_native(folder / "native", this.after, params, like=source)
-
-
-def _figures(
-    context: _Context,
+def _report(
+    context: Context,
     number: int,
     trainer: training.Trainer,
     weight_masks: masks.Masks,
 ) -> dict[str, Any]:
-    """Sizes and shape of a round's model."""
+    """What a round's report says of its model's sizes and shape."""
     figures = round_report.sizes(trainer.shapes, weight_masks)
     return {
         "round": number,
@@ -258,43 +177,39 @@ def _figures(
         **figures,
         "shape": round_report.shape(context.config_of(number)),
         "padding": convert.padding_note(context.config_of(number)),
+        "method": {},
+        "controls": {},
     }
-
-
-def _write_report(context: _Context, number: int, report: dict[str, Any]) -> None:
-    if jax.process_index() == 0:
-        files.write_json(context.round_folder(number) / "report.json", report)
-        # The model is in its folder; what lies here was for resuming.
-        phase = context.folder / "checkpoints" / f"{number:02d}"
-        shutil.rmtree(phase, ignore_errors=True)
-    sharding.sync(f"round {number:02d}")
 
 
 def _conclude(
-    context: _Context, trainer: training.Trainer, reports: list[dict[str, Any]]
+    context: Context,
+    trainer: training.Trainer,
+    reports: list[dict[str, Any]],
+    timed: tuple[plan.Round, ...],
 ) -> dict[str, Any]:
-    """Exports the last round's model; its savings and samples for the summary."""
-    prepared, last = context.prepared, reports[-1]
-    number = last["round"]
-    params = context.load_params(number)
-    config_of_it = context.config_of(number)
-    if convert.padded_heads(config_of_it):
-        native = context.folder / "native"
-        convert.save_native(native, config_of_it, params, like=prepared.source)
-    convert.save(context.folder / "export", config_of_it, params, like=prepared.source)
-    load_masks = functools.partial(context.masks_of, number, trainer)
-    return {
-        "end": {key: last[key] for key in ("perplexity", "loss", "protocol")},
-        "structured": {
-            "before": reports[0]["shape"],
-            "after": last["shape"],
-            "bytes_before": reports[0]["bytes_dense"],
-            "bytes_after": last["bytes_dense"],
-        },
-        "savings": {
-            **{key: last[key] for key in round_report.SAVED},
-            "padding": last["padding"],
-            **savings.measure(prepared, trainer, params, load_masks),
-        },
-        "samples": savings.samples(prepared, params, config=config_of_it),
+    """Exports the last round's model; what the summary says of it.
+
+    Args:
+      timed: the rounds whose times are measured, the last one last.
+    """
+    last = reports[-1]
+    params = context.load_params(last["round"])
+    context.export(last["round"], params, context.folder / "export")
+    models = [
+        timing.Variant(
+            name=this.name,
+            config=this.after,
+            masks_path=context.masks_path(this.number) if context.holds_masks else None,
+        )
+        for this in reversed(timed)
+    ]
+    found = savings.conclude(context.prepared, trainer, last, params, models)
+    found["savings"]["padding"] = last["padding"]
+    found["structured"] = {
+        "before": reports[0]["shape"],
+        "after": last["shape"],
+        "bytes_before": reports[0]["bytes_dense"],
+        "bytes_after": last["bytes_dense"],
     }
+    return found
