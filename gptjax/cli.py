@@ -45,6 +45,15 @@ OverridesArgument = Annotated[
     ),
 ]
 
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="steps=FIRST..LAST[,phase=NAME]",
+        help="Trace these steps and print their longest operations. In the first phase "
+        "that trains them, or in the one named.",
+    ),
+]
+
 # How a text is read with a model, and how the result is told.
 TextOption = Annotated[
     str, typer.Option(help="A text, JSONL or CSV file, a folder, or a data set.")
@@ -91,7 +100,11 @@ def demo(
 
 
 @app.command()
-def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+def train(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    profile: ProfileOption = None,
+) -> None:
     """Fine-tunes a model.
 
     Started again after an interruption, the same command goes on where it stopped.
@@ -99,12 +112,17 @@ def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     from gptjax import api, reporting
     from gptjax import config as config_lib
 
-    run = api.run_training(config_lib.load(config, overrides or ()))
+    given = [*(overrides or ()), *config_lib.profiling(profile)]
+    run = api.run_training(config_lib.load(config, given))
     reporting.print_run(run.folder)
 
 
 @app.command()
-def prune(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+def prune(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    profile: ProfileOption = None,
+) -> None:
     """Prunes a model, and proves what that cost and saved.
 
     In rounds with rewinding, in one shot, during training, or by cutting whole layers,
@@ -115,7 +133,8 @@ def prune(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     from gptjax import api, reporting
     from gptjax import config as config_lib
 
-    run = api.run_pruning(config_lib.load(config, overrides or ()))
+    given = [*(overrides or ()), *config_lib.profiling(profile)]
+    run = api.run_pruning(config_lib.load(config, given))
     reporting.print_run(run.folder)
 
 

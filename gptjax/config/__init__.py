@@ -10,6 +10,8 @@ from gptjax.config.compare import Method as Method
 from gptjax.config.loading import check as check
 from gptjax.config.loading import dump as dump
 from gptjax.config.loading import load as load
+from gptjax.config.profile import Profile as Profile
+from gptjax.config.profile import profiling as profiling
 from gptjax.config.pruning import Pruning as Pruning
 from gptjax.config.pruning import Reconstruction as Reconstruction
 from gptjax.config.pruning import Removal as Removal

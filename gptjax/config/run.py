@@ -34,9 +34,18 @@ class Run(Section):
                 "training.batch_sequences must be divisible by "
                 "training.accumulation_steps"
             )
+        steps, profile = self.training.steps, self.training.profile
+        is_continued = (
+            self.pruning is not None and self.pruning.rewind.schedule == "continue"
+        )
+        bounds = profile.bounds()
+        if bounds is not None and bounds[1] > steps and not is_continued:
+            raise ValueError(
+                f"training.profile.steps: {profile.steps} ends after training.steps "
+                f"{steps}"
+            )
         if self.pruning is None:
             return self
-        steps = self.training.steps
         if self.pruning.rewind.to.startswith("step:"):
             step = int(self.pruning.rewind.to.removeprefix("step:"))
             if step >= steps:

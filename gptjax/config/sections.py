@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from gptjax.config.base import ComputeDtype, Fraction, NonNegative, Positive, Section
+from gptjax.config.profile import Profile
 
 
 class Mesh(Section):
@@ -106,6 +107,7 @@ class Training(Section):
     early_stopping_evaluations: NonNegative = 0
     """Stop after so many evaluations without a better one; 0: never."""
     log_every_steps: Positive = 10
+    profile: Profile = Profile()
 
 
 class Evaluation(Section):

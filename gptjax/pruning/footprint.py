@@ -3,15 +3,14 @@
 import contextlib
 import dataclasses
 import pathlib
-import re
 import time
 from collections.abc import Iterator
 
 import jax
 
 from gptjax.pruning.calibration import memory
+from gptjax.training import utilization
 
-_STATUS = pathlib.Path("/proc/self/status")
 _RESET_PEAK = pathlib.Path("/proc/self/clear_refs")
 
 
@@ -50,24 +49,11 @@ def _in_use() -> int | None:
             _RESET_PEAK.write_text("5")  # see proc(5): the peak starts anew
         except OSError:
             return None
-        return _of_process("VmRSS")
-    return _of_devices("bytes_in_use")
+        return utilization.of_process("VmRSS")
+    return utilization.of_devices("bytes_in_use")
 
 
 def _peak() -> int | None:
     if jax.default_backend() == "cpu":
-        return _of_process("VmHWM")
-    return _of_devices("peak_bytes_in_use")
-
-
-def _of_process(field: str) -> int | None:
-    try:
-        found = re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text())
-    except OSError:
-        return None
-    return 1024 * int(found[1]) if found else None
-
-
-def _of_devices(key: str) -> int | None:
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    return max((s[key] for s in stats if key in s), default=None)
+        return utilization.of_process("VmHWM")
+    return utilization.of_devices("peak_bytes_in_use")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gptjax import data, errors, evaluation, masks, sharding
 from gptjax.training import checkpoints as checkpoints_lib
-from gptjax.training import logs, signals, state
+from gptjax.training import logs, profiling, signals, state, utilization
 from gptjax.training import updates as updates_lib
 from gptjax.training.state import TrainState
 from gptjax.training.step import Batch
@@ -105,6 +105,12 @@ class _Fit:
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.result: tuple[int, evaluation.Perplexity] | None = None
         self.change: dict[str, float] = {}
+        self.profiler = profiling.Profiler(
+            self.settings.profile,
+            trainer.folder,
+            phase=phase.name,
+            is_main=trainer.is_main,
+        )
         self._restart_clock()
 
     def _restore(self, step: int, weight_masks: masks.Masks) -> TrainState:
@@ -128,18 +134,27 @@ class _Fit:
         key = trainer.stream_key(phase.stream)
         places = sharding.batch_sharding(trainer.mesh)
         steps_left = 0 if self._is_exhausted() else phase.end - self.step
-        with signals.StopRequest() as stop, self.progress.shown():
+        with (
+            signals.StopRequest() as stop,
+            self.progress.shown(),
+            contextlib.closing(self.profiler),
+        ):
             with contextlib.closing(data.prefetch(self.batches, places)) as stream:
                 for batch, data_state in itertools.islice(stream, steps_left):
                     self.remembered.data = data_state
                     if self.step == phase.start:
                         self._update_masks(batch)
+                    if self.profiler.is_due(self.step + 1):
+                        jax.block_until_ready(self.state)
+                        self.profiler.start(self.step + 1)
                     self.state, metrics = trainer.train_step(self.state, batch, key)
                     self.step += 1
                     # Read only now, so that the device was given the next step first.
                     self._read_pending()
                     self.pending = (self.step, metrics)
                     self._update_masks(batch)
+                    if self.profiler.is_tracing and self.profiler.is_last(self.step):
+                        self._stop_profiling()
                     self._after_step()
                     if self._is_exhausted():
                         break
@@ -153,6 +168,12 @@ class _Fit:
                         )
             self._finish()
         return self.state, self.result[1] if self.result else None
+
+    def _stop_profiling(self) -> None:
+        jax.block_until_ready(self.state)
+        self.progress.say(self.profiler.stop(self.step))
+        self._read_pending()
+        self._restart_clock()
 
     def _is_exhausted(self) -> bool:
         patience = self.settings.early_stopping_evaluations
@@ -185,6 +206,13 @@ class _Fit:
 
     def _finish(self) -> None:
         self._read_pending()
+        if self.profiler.is_tracing:
+            self._stop_profiling()
+        elif self.profiler.is_missed:
+            self.progress.say(
+                f"{self.phase.name}: no profile, for it did not train steps "
+                f"{self.settings.profile.steps} now"
+            )
         if self._is_exhausted():
             best = self.checkpoints.best()
             self.state = self._restore(best, self.state.masks)
@@ -251,10 +279,25 @@ class _Fit:
                 * trainer.settings.data.sequence_tokens
             )
             seconds = time.monotonic() - self.clock
-            values["tokens_per_second"] = steps * tokens / seconds
+            values |= self._speed(steps * tokens / seconds)
             trainer.log.write(self.phase.name, step, **values)
             self.clock, self.clock_step = time.monotonic(), step
         self.progress.step(step, {**values, **self.change} if is_due else None)
+
+    def _speed(self, tokens_per_second: float) -> dict[str, float]:
+        """Tokens a second, FLOPs over the peak where that is known, and memory."""
+        trainer, found = self.trainer, {"tokens_per_second": tokens_per_second}
+        peak = utilization.peak_flops(
+            trainer.mesh, compute_dtype=self.settings.compute_dtype
+        )
+        if peak is not None:
+            flops = utilization.flops_per_token(
+                trainer.model_config,
+                parameters=trainer.parameters(),
+                sequence_tokens=trainer.settings.data.sequence_tokens,
+            )
+            found["mfu"] = tokens_per_second * flops / peak
+        return {**found, **utilization.memory()}
 
     def _diverged(self, step: int, values: dict[str, float], last: int | None) -> str:
         bad = ", ".join(

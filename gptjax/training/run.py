@@ -26,6 +26,7 @@ _FREE_TO_CHANGE = (
     "data.workers",
     "training.log_every_steps",
     "training.keep_checkpoints",
+    "training.profile",
 )
 
 

@@ -34,10 +34,11 @@ def counted(mask):
 
 
 def records(folder):
-    """What was logged, but for the speed."""
+    """What was logged, but for speed and memory."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
+    machine = ("tokens_per_second", "process_bytes")
     return [
-        {k: v for k, v in json.loads(line).items() if k != "tokens_per_second"}
+        {k: v for k, v in json.loads(line).items() if k not in machine}
         for line in lines
     ]
 
