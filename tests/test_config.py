@@ -97,6 +97,35 @@ def test_a_missing_file_and_broken_yaml_are_named(tmp_path):
         ({"reconstruction.epochs": 1}, "reconstruction: rewinding would undo it"),
         ({"structured": [{"what": "heads", "indices": [1]}]}, "indices name layers"),
         ({"structured": [{"what": "neurons"}]}, "give one of count, fraction"),
+        (
+            {"structured": [{"what": "layers", "indices": [1], "by": "loss"}]},
+            "structured.0: by: indices say which layers go",
+        ),
+        (
+            {"structured": [{"what": "layers", "count": 1}], "rewind.to": "none"},
+            "rewind: structured rounds have none",
+        ),
+        (
+            {
+                "structured": [{"what": "layers", "count": 1}],
+                "rewind.schedule": "continue",
+            },
+            "rewind: structured rounds have none",
+        ),
+        (
+            {"schedule": "gradual", "updates.drop_fraction": 0.2},
+            "updates.drop_fraction: gradual has none",
+        ),
+        (
+            {"schedule": "rigl", "updates.initial_sparsity": 0.2},
+            "updates.initial_sparsity: rigl has none",
+        ),
+        (
+            {"schedule": "gradual", "updates.initial_sparsity": 0.6},
+            "0.6 is more than the sparsity to end with, 0.5",
+        ),
+        ({"owl_spread": 0.1}, "owl_spread: only allocation owl has it"),
+        ({"allocation": "erk", "owl_outlier": 7}, "owl_outlier: only allocation owl"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(pruning, message):

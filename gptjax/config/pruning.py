@@ -1,6 +1,6 @@
 """How a run prunes: what is ranked, in which pattern, when, and what is cut out."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -12,6 +12,16 @@ Sparsity = Annotated[float, pydantic.Field(ge=0, lt=1)]
 # Which weights a criterion compares where the config does not say.
 _SCOPES = {"wanda": "row", "sparsegpt": "layer"}
 _DYNAMIC = ("rigl", "set")
+
+
+def pattern_as_written(value: Any) -> Any:
+    """A pattern as its author wrote it.
+
+    YAML reads an unquoted 2:4 as a number to the base of 60.
+    """
+    if type(value) is int and value >= 60:
+        return f"{value // 60}:{value % 60}"
+    return value
 
 
 class Rewind(Section):
@@ -84,6 +94,8 @@ class Removal(Section):
         }[self.what]
         if self.by is not None and self.by not in known:
             raise ValueError(f"{self.what} are chosen by " + " or ".join(known))
+        if self.by is not None and self.indices is not None:
+            raise ValueError("by: indices say which layers go; leave it out")
         return self
 
     @property
@@ -154,10 +166,7 @@ class Pruning(Section):
     @pydantic.field_validator("pattern", mode="before")
     @classmethod
     def _as_written(cls, value):
-        # YAML reads an unquoted 2:4 as a number to the base of 60.
-        if type(value) is int and value >= 60:
-            return f"{value // 60}:{value % 60}"
-        return value
+        return pattern_as_written(value)
 
     @pydantic.model_validator(mode="after")
     def _one_way_to_say_how_much(self):
@@ -190,13 +199,9 @@ class Pruning(Section):
         if not self.structured:
             return self
         meaningless = ("schedule", "criterion", "pattern", "scope", "allocation")
-        for name in (*meaningless, "reconstruction", "controls"):
+        for name in (*meaningless, "reconstruction", "rewind", "controls"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name}: structured rounds have none; leave it out")
-        if self.rewind.to.startswith("step:"):
-            raise ValueError(
-                "rewind.to: structured rounds train on from what is left: none"
-            )
         return self
 
     @pydantic.model_validator(mode="after")
@@ -209,6 +214,17 @@ class Pruning(Section):
                 raise ValueError(f"controls: {self.schedule} has no twin")
         elif self.updates != Updates():
             raise ValueError(f"updates: {self.schedule} has none; leave them out")
+        of_others = (
+            "drop_fraction" if self.schedule == "gradual" else "initial_sparsity"
+        )
+        if getattr(self.updates, of_others) != getattr(Updates(), of_others):
+            raise ValueError(
+                f"updates.{of_others}: {self.schedule} has none; leave it out"
+            )
+        for name in ("owl_outlier", "owl_spread"):
+            default = type(self).model_fields[name].default
+            if self.allocation != "owl" and getattr(self, name) != default:
+                raise ValueError(f"{name}: only allocation owl has it; leave it out")
         if self.schedule != "iterative" and self.rewind != Rewind():
             raise ValueError(f"rewind: {self.schedule} does not rewind; leave it out")
         if self.masks_from is not None and not self.structured:
@@ -251,6 +267,11 @@ class Pruning(Section):
                 raise ValueError(
                     "gradual prunes unstructured, by magnitude, random, taylor or "
                     "movement"
+                )
+            if self.updates.initial_sparsity > self.targets()[-1]:
+                raise ValueError(
+                    f"updates.initial_sparsity: {self.updates.initial_sparsity} is more "
+                    f"than the sparsity to end with, {self.targets()[-1]}"
                 )
             if self.ranked_together != "global" and self.spread in ("global", "owl"):
                 raise ValueError("gradual takes allocation uniform or erk")

@@ -118,6 +118,28 @@ def test_a_method_that_is_none_is_told_before_any_runs(method, message, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"pattern": 124}, "compare.methods.0: sparsities: a pattern N:M, masks_from"),
+        ({"masks_from": "a"}, "compare.methods.0: sparsities: a pattern N:M"),
+        (
+            {"structured": [{"what": "layers", "count": 1}]},
+            "compare.methods.0: sparsities: a pattern N:M",
+        ),
+        ({}, "compare: sparsities: every method brings its own"),
+    ],
+)
+def test_sparsities_that_nothing_is_pruned_to_are_refused(section, message):
+    """A row at another sparsity than the one asked for would pass for it."""
+    method = {"name": "m", "pruning": section, "sparsities": [0.5]}
+    values = {"compare.methods": [method], "compare.sparsities": [0.3]}
+    with pytest.raises(errors.UserError) as caught:
+        config.load(None, {"model": "packaged", "out": "x", **values})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_patterns_of_fixed_sparsity_make_one_job():
     """2:4 at 70 % is no such thing."""
     settings = config.load(
@@ -127,7 +149,7 @@ def test_patterns_of_fixed_sparsity_make_one_job():
             "out": "x",
             "compare.sparsities": [0.3, 0.7],
             "compare.methods": [
-                {"name": "a", "pruning": {"schedule": "one-shot", "pattern": "2:4"}},
+                {"name": "a", "pruning": {"schedule": "one-shot", "pattern": 124}},
                 {"name": "b", "pruning": {"schedule": "one-shot"}},
                 {"name": "c", "pruning": {}},
             ],

@@ -192,7 +192,7 @@ def test_what_a_turn_made_is_gone_before_the_next():
         made.append(weakref.ref(result))
         return result
 
-    timing.in_turn({name: (make, run) for name in ("one", "two")})
+    timing.in_turn(dict.fromkeys(("one", "two"), (make, run)))
     assert alive == [0] * 2 * (timing.REPEATS + 1)
 
 

@@ -75,11 +75,7 @@ def _of_method(settings: config.Run, method: config.Method, seed: int) -> Iterat
             )
     chosen = method.sparsities or settings.compare.sparsities
     amounts: list[tuple[str, dict[str, Any]]]
-    if (
-        ":" in str(method.pruning.get("pattern", ""))
-        or "masks_from" in method.pruning
-        or "structured" in method.pruning
-    ):
+    if method.brings_amount:
         amounts = [("", {})]
     elif method.pruning.get("schedule", "iterative") == "iterative":
         amounts = [("", {"sparsities": chosen})]

@@ -19,7 +19,6 @@ ROUNDS = {
         {"what": "neurons", "fraction": 0.25},
         {"what": "heads", "count": 1, "by": "taylor"},
     ],
-    "pruning.rewind.to": "none",
     "calibration.sequences": 12,
     "evaluation.limit_tokens": 200,
 }
@@ -221,7 +220,6 @@ def test_masks_are_cut_along_and_held(tiny_settings, tmp_path):
         ({"calibration.sequences": 5000}, "calibration.sequences 5000 of 16 tokens"),
         ({"pruning.controls": ["random"]}, "controls: structured rounds have none"),
         ({"pruning.criterion": "wanda"}, "criterion: structured rounds have none"),
-        ({"pruning.rewind.to": "step:2"}, "rewind.to: structured rounds train on"),
         ({"pruning.masks_from": "nowhere"}, "pruning.masks_from: nowhere is no masks"),
     ],
 )
