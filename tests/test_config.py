@@ -65,6 +65,12 @@ def test_rewinding_to_a_step_that_round_0_never_reaches_is_an_error():
         load("pruning.sparsities=[0.5]", "pruning.rewind.to=step:1000")
 
 
+def test_a_twin_that_no_batch_tells_apart_is_an_error():
+    """A barrier of 0 between a model and itself would pass for stability."""
+    with pytest.raises(errors.UserError, match="twin trains on other batches"):
+        load("pruning.sparsities=[0.5]", "pruning.controls=[twin]", "training.steps=0")
+
+
 def test_a_fraction_per_round_compounds():
     """20 % of what is left, as in Frankle and Carbin, and not 20 % of all."""
     settings = load("pruning.fraction_per_round=0.2", "pruning.rounds=3")

@@ -270,8 +270,8 @@ class Pruning(Section):
                 )
             if self.updates.initial_sparsity > self.targets()[-1]:
                 raise ValueError(
-                    f"updates.initial_sparsity: {self.updates.initial_sparsity} is more "
-                    f"than the sparsity to end with, {self.targets()[-1]}"
+                    f"updates.initial_sparsity: {self.updates.initial_sparsity} is "
+                    f"more than the sparsity to end with, {self.targets()[-1]}"
                 )
             if self.ranked_together != "global" and self.spread in ("global", "owl"):
                 raise ValueError("gradual takes allocation uniform or erk")

@@ -60,6 +60,11 @@ class Run(Section):
                 "training.early_stopping_evaluations: round 0 might stop before the "
                 f"step that pruning.rewind.to names, {self.pruning.rewind.to}"
             )
+        if "twin" in self.pruning.controls and not steps:
+            raise ValueError(
+                "pruning.controls: twin trains on other batches, and training.steps 0 "
+                "on none; leave it out"
+            )
         if self.pruning.criterion == "movement" and not steps:
             raise ValueError("training.steps: 0; movement needs training to score by")
         if self.pruning.schedule in ("gradual", "rigl", "set"):
