@@ -5,7 +5,7 @@ import functools
 import pathlib
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -99,8 +99,9 @@ def prune(
         dtype=dtype,
     )
     layers: Iterable[int] = range(config.n_layer)
-    if progress and jax.process_index() == 0:
-        layers = _with_bar(layers, expected.line())
+    if progress:
+        expected.tell()
+        layers = _with_bar(layers)
     store = None
     if folder is not None:
         settings = {
@@ -172,13 +173,14 @@ def _masked_outside_blocks(params: Any, current: PackedMasks) -> Any:
     return tree.unflatten(flat)
 
 
-def _with_bar(layers: Iterable[int], line: str) -> Iterator[int]:
-    """The layers, with a line and a progress bar on stderr."""
+def _with_bar(layers: Iterable[int]) -> Iterable[int]:
+    """The layers, with a progress bar on the stderr of the first process."""
     import rich.console
     import rich.progress
 
-    console = rich.console.Console(stderr=True)
-    console.print(line, highlight=False, soft_wrap=True)
-    yield from rich.progress.track(
-        list(layers), "calibrating block by block", console=console
+    return rich.progress.track(
+        list(layers),
+        "calibrating block by block",
+        console=rich.console.Console(stderr=True),
+        disable=jax.process_index() > 0,
     )

@@ -71,11 +71,18 @@ def scores(context: Context, number: int, params: Any) -> Any:
     if criterion == "random":
         return random.scores(params, context.key("criterion", number))
     if criterion == "taylor":
-        return taylor.scores(
+        how = _how_to_read(context)
+        calibration.estimate_batches(
             context.trainer.model_config,
             params,
-            context.calibration_tokens,
-            **_how_to_read(context),
+            masks.layer_sizes(context.mask_shapes),
+            sequence_tokens=context.calibration_tokens.shape[1],
+            batch_sequences=how["batch_sequences"],
+            read="weights",
+            dtype=how["dtype"],
+        ).tell()
+        return taylor.scores(
+            context.trainer.model_config, params, context.calibration_tokens, **how
         )
     if criterion == "movement":
         folder = context.round_folder(number - 1) / "movement"
@@ -233,12 +240,18 @@ def _is_calibrated(context: Context) -> bool:
 
 
 def _norms(context: Context, params: Any) -> Any:
-    return calibration.input_norms(
-        context.trainer.model_config,
+    config, tokens_NT = context.trainer.model_config, context.calibration_tokens
+    how = _how_to_read(context)
+    calibration.estimate_at_once(
+        config,
         params,
-        context.calibration_tokens,
-        **_how_to_read(context),
-    )
+        masks.layer_sizes(context.mask_shapes),
+        sequences=tokens_NT.shape[0],
+        sequence_tokens=tokens_NT.shape[1],
+        batch_sequences=how["batch_sequences"],
+        dtype=how["dtype"],
+    ).tell()
+    return calibration.input_norms(config, params, tokens_NT, **how)
 
 
 def _how_to_read(context: Context) -> dict[str, Any]:

@@ -7,6 +7,8 @@ changes the weights where they lie.
 from gptjax.pruning.calibration.finished import forget as forget
 from gptjax.pruning.calibration.memory import Estimate as Estimate
 from gptjax.pruning.calibration.memory import estimate as estimate
+from gptjax.pruning.calibration.memory import estimate_at_once as estimate_at_once
+from gptjax.pruning.calibration.memory import estimate_batches as estimate_batches
 from gptjax.pruning.calibration.method import Method as Method
 from gptjax.pruning.calibration.norms import KERNELS as KERNELS
 from gptjax.pruning.calibration.norms import input_norms as input_norms

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gptjax import errors
+from gptjax.pruning import calibration
 from gptjax.pruning.structured import activation, leave_out, magnitude, plan, taylor
 
 
@@ -42,6 +43,20 @@ def needs_text(this: plan.Round) -> bool:
     """Whether the round's choice depends on a text."""
     by = this.removal.measure
     return this.removal.indices is None and by != "magnitude"
+
+
+def tell_memory(this: plan.Round, params: Any, reader: Reader) -> None:
+    """Prints how much memory the scores will take, where a text is read for them."""
+    if not needs_text(this):
+        return
+    by = this.removal.measure
+    calibration.estimate_batches(
+        this.before,
+        params,
+        sequence_tokens=reader.tokens_NT.shape[1],
+        batch_sequences=reader.batch_sequences,
+        read={"loss": "loss", "taylor": "gates"}.get(by, "activations"),
+    ).tell()
 
 
 def choose(this: plan.Round, params: Any, reader: Reader) -> Choice:

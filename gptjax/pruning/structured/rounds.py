@@ -141,6 +141,7 @@ def _choose_once(
         batch_sequences=context.prepared.settings.calibration.batch_sequences,
         mesh=context.prepared.mesh,
     )
+    choosing.tell_memory(this, params, reader)
     with footprint.measured() as cost:
         choice = choosing.choose(this, params, reader)
     _, params, weight_masks = surgery.cut(

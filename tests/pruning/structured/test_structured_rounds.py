@@ -81,7 +81,7 @@ def test_a_run_cuts_trains_and_says_so(tiny_settings, tmp_path):
 
 @pytest.mark.usefixtures("unmeasured")
 def test_a_choice_is_of_the_lowest_scores_on_the_calibration_text(
-    tiny_settings, tmp_path
+    tiny_settings, tmp_path, capsys
 ):
     """Scores of another model or other sequences would still cut something."""
     removals = [
@@ -98,6 +98,7 @@ def test_a_choice_is_of_the_lowest_scores_on_the_calibration_text(
         },
     )
     done = structured.run(settings)
+    assert capsys.readouterr().err.count("calibration will take about ") == 2
     method = done.rounds[1]["method"]
     prepared = training.prepare(settings)
     tokens = np.asarray(prepared.train.ids[: 12 * 16]).reshape(12, 16)
