@@ -5,25 +5,11 @@ import jax
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from gptjax import config, convert, errors, masks, sharding, training, tree
 from gptjax.training import optimizer, state, step
 
 STEPS = 4
-
-
-def hugging_face(tmp_path):
-    torch.manual_seed(0)
-    hf = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            n_layer=2, n_embd=16, n_head=2, vocab_size=40, n_positions=12,
-            resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, initializer_range=0.2,
-            bos_token_id=0, eos_token_id=0,
-        )
-    )  # fmt: skip
-    hf.save_pretrained(tmp_path / "start")
-    return hf
 
 
 def as_tree(hf, tensors, folder):
@@ -38,9 +24,10 @@ def as_tree(hf, tensors, folder):
     return tree.flatten(jax.tree.map(np.asarray, convert.load(folder)[1]))
 
 
-def test_the_scores_are_those_of_a_float64_torch_loop(tmp_path):
+def test_the_scores_are_those_of_a_float64_torch_loop(hugging_face, tmp_path):
     """Clipped gradients, weights after the step or a sign give another order."""
-    hf = hugging_face(tmp_path)
+    hf = hugging_face
+    hf.save_pretrained(tmp_path / "start")
     gpt, params = convert.load(tmp_path / "start")
     rng = np.random.default_rng(0)
     batches = rng.integers(0, 40, (STEPS, 1, 8, 12)).astype(np.int32)

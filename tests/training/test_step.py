@@ -112,16 +112,9 @@ def test_the_loss_is_that_of_hugging_faces_model():
     assert int(count) == (labels[:, 1:] != loss.IGNORED).sum()
 
 
-def test_one_adamw_step_with_clipping_and_decay_is_torchs(tmp_path):
+def test_one_adamw_step_with_clipping_and_decay_is_torchs(hugging_face, tmp_path):
     """Order of clipping, decay, bias correction and schedule: all in one comparison."""
-    torch.manual_seed(0)
-    hf = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            n_layer=2, n_embd=16, n_head=2, vocab_size=40, n_positions=12,
-            resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, initializer_range=0.2,
-            bos_token_id=0, eos_token_id=0,
-        )
-    )  # fmt: skip
+    hf = hugging_face
     hf.save_pretrained(tmp_path)
     gpt, params = convert.load(tmp_path)
     batch = some_batch()
