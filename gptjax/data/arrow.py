@@ -4,14 +4,14 @@ Such a folder is Arrow files and a little JSON: pyarrow alone reads it, mapped i
 memory, without the `datasets` library.
 """
 
+import contextlib
 import json
-import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from gptjax import errors
-from gptjax.data import corpus
+from gptjax.data import corpus, storage
 
 MARKS = ("dataset_dict.json", "state.json")
 """Files that tell such a folder from others: many splits, or one data set."""
@@ -19,7 +19,7 @@ MARKS = ("dataset_dict.json", "state.json")
 _SPLIT = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
-def open_corpus(folder: pathlib.Path, column: str, split: str | None) -> corpus.Corpus:
+def open_corpus(folder: storage.Path, column: str, split: str | None) -> corpus.Corpus:
     """The rows of one split, in order.
 
     Args:
@@ -45,10 +45,11 @@ def open_corpus(folder: pathlib.Path, column: str, split: str | None) -> corpus.
         )
     files = [part / entry["filename"] for entry in state["_data_files"]]
     try:
-        stats = [file.stat() for file in files]
+        identities, sizes = zip(*map(storage.stat, files), strict=True)
         rows = sum(batch.num_rows for file in files for batch in _batches(file))
-        schema = pyarrow.ipc.open_stream(pyarrow.memory_map(str(files[0]))).schema
-    except (OSError, IndexError, pyarrow.ArrowInvalid) as error:
+        with _opened(files[0]) as stream:
+            schema = stream.schema
+    except (OSError, ValueError, pyarrow.ArrowInvalid) as error:
         raise errors.UserError(f"{part}: a damaged data set: {error}") from error
     if column not in schema.names:
         raise corpus.missing_column(str(part), column, schema.names)
@@ -73,20 +74,16 @@ def open_corpus(folder: pathlib.Path, column: str, split: str | None) -> corpus.
 
     return corpus.Corpus(
         name=str(part),
-        identity=["hf", column, [wanted.start, wanted.stop]]
-        + [
-            [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
-            for file, stat in zip(files, stats, strict=True)
-        ],
-        size_bytes=sum(stat.st_size for stat in stats),
+        identity=["hf", column, [wanted.start, wanted.stop], *identities],
+        size_bytes=sum(sizes),
         total=len(wanted),
         read=read,
     )
 
 
 def _find_split(
-    folder: pathlib.Path, split: str | None
-) -> tuple[pathlib.Path, str | None, str | None]:
+    folder: storage.Path, split: str | None
+) -> tuple[storage.Path, str | None, str | None]:
     """The folder of a split's own data set, and the bounds that the split names."""
     is_many = (folder / MARKS[0]).exists()
     if is_many:
@@ -121,15 +118,22 @@ def _bound(text: str | None, rows: int) -> int | None:
     return round(int(text[:-1]) * rows / 100)
 
 
-def _batches(file: pathlib.Path) -> Iterator[Any]:
-    """The record batches of an Arrow stream, mapped into memory."""
+def _batches(file: storage.Path) -> Iterator[Any]:
+    with _opened(file) as stream:
+        yield from stream
+
+
+@contextlib.contextmanager
+def _opened(file: storage.Path) -> Iterator[Any]:
+    """An Arrow stream, which gives its record batches; if local, mapped into memory."""
     import pyarrow
 
-    with pyarrow.memory_map(str(file)) as mapped:
-        yield from pyarrow.ipc.open_stream(mapped)
+    is_remote = isinstance(file, storage.Remote)
+    with storage.reading(file) if is_remote else pyarrow.memory_map(str(file)) as data:
+        yield pyarrow.ipc.open_stream(data)
 
 
-def _read_json(path: pathlib.Path) -> Any:
+def _read_json(path: storage.Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

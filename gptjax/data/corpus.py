@@ -11,7 +11,8 @@ from gptjax import errors
 class Document(NamedTuple):
     """One text."""
 
-    text: str
+    text: str | Iterator[str]
+    """Where it may be long, in parts, which must be read before the next document."""
     place: str
     """File and line or row, for messages."""
     done: int

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import tokenizers
 
@@ -17,13 +17,18 @@ PIECE_CHARACTERS = 1 << 17
 _PLACE = re.compile(r"(?<=[!-~])\n")
 
 
-def cutter(tokenizer: tokenizers.Tokenizer) -> Callable[[str], Iterator[str]]:
-    """A function that cuts texts so that their pieces' ids join to the whole's.
+def cutter(
+    tokenizer: tokenizers.Tokenizer,
+) -> Callable[[Iterable[str]], Iterator[str]]:
+    """A function that cuts a text so that its pieces' ids join to the whole's.
 
+    It takes the text in parts, of any size, and holds little more than one of them.
     Only texts for tokenizers that are known to split as GPT-2 are cut; all others
     come back whole.
     """
-    return _pieces if _splits_as_gpt2(tokenizer) else lambda text: iter((text,))
+    if _splits_as_gpt2(tokenizer):
+        return _pieces
+    return lambda parts: iter(("".join(parts),))
 
 
 def _splits_as_gpt2(tokenizer: tokenizers.Tokenizer) -> bool:
@@ -47,9 +52,12 @@ def _splits_as_gpt2(tokenizer: tokenizers.Tokenizer) -> bool:
     )
 
 
-def _pieces(text: str) -> Iterator[str]:
-    begin = 0
-    while place := _PLACE.search(text, begin + PIECE_CHARACTERS):
-        yield text[begin : place.start()]
-        begin = place.start()
-    yield text[begin:]
+def _pieces(parts: Iterable[str]) -> Iterator[str]:
+    rest = ""
+    for part in parts:
+        text, begin = rest + part, 0
+        while place := _PLACE.search(text, begin + PIECE_CHARACTERS):
+            yield text[begin : place.start()]
+            begin = place.start()
+        rest = text[begin:]
+    yield rest

@@ -4,17 +4,19 @@ A text file is one document, taken as it is: no newline is translated. A line of
 .jsonl file and a row of a .csv file are one document each.
 """
 
+import codecs
 import csv
 import json
-import pathlib
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from gptjax import errors
-from gptjax.data import corpus
+from gptjax.data import corpus, storage
 
 ENDINGS = {"text": (".txt",), "jsonl": (".jsonl", ".ndjson"), "csv": (".csv",)}
+
+_PART_BYTES = 1 << 22
 
 
 class _Line(NamedTuple):
@@ -24,22 +26,23 @@ class _Line(NamedTuple):
     """The offset in bytes of the next line."""
 
 
-def find(path: pathlib.Path, kind: str) -> list[pathlib.Path]:
+def find(path: storage.Path, kind: str) -> list[storage.Path]:
     """The files of a kind, by their endings: `path` itself, or those below a folder.
 
     Sorted; hidden files and folders are left out.
     """
     if not path.is_dir():
         return [path] if path.suffix.lower() in ENDINGS[kind] else []
-    return sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in ENDINGS[kind]
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
+    found = {file.relative_to(path).parts: file for file in path.rglob("*")}
+    return [
+        found[parts]
+        for parts in sorted(found)
+        if found[parts].suffix.lower() in ENDINGS[kind]
+        and not any(part.startswith(".") for part in parts)
+    ]
 
 
-def open_corpus(path: pathlib.Path, kind: str, column: str) -> corpus.Corpus:
+def open_corpus(path: storage.Path, kind: str, column: str) -> corpus.Corpus:
     """The documents of a file, or of all files of a kind in and below a folder.
 
     Args:
@@ -55,43 +58,58 @@ def open_corpus(path: pathlib.Path, kind: str, column: str) -> corpus.Corpus:
         raise errors.UserError(
             f"{path}: the folder holds no {' or '.join(ENDINGS[kind])} file"
         )
-    stats = [p.stat() for p in paths]
-    for file, stat in zip(paths, stats, strict=True):
-        if not stat.st_size:
+    identities, sizes = zip(*map(storage.stat, paths), strict=True)
+    for file, size in zip(paths, sizes, strict=True):
+        if not size:
             raise errors.UserError(f"{file}: the file is empty")
-    total = sum(stat.st_size for stat in stats)
+    total = sum(sizes)
 
     def read() -> Iterator[corpus.Document]:
         before = 0
-        for file, stat in zip(paths, stats, strict=True):
+        for file, size in zip(paths, sizes, strict=True):
             for document in _READERS[kind](file, column):
                 yield document._replace(done=before + document.done)
-            before += stat.st_size
+            before += size
 
     return corpus.Corpus(
         name=str(path),
-        identity=[kind, "" if kind == "text" else column]
-        + [
-            [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
-            for file, stat in zip(paths, stats, strict=True)
-        ],
+        identity=[kind, "" if kind == "text" else column, *identities],
         size_bytes=total,
         total=total,
         read=read,
     )
 
 
-def _read_text(path: pathlib.Path, column: str) -> Iterator[corpus.Document]:
+def _read_text(path: storage.Path, column: str) -> Iterator[corpus.Document]:
     del column
-    data = path.read_bytes()
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise corpus.not_utf8(path, error.start, data[error.start]) from error
-    yield corpus.Document(text.removeprefix("\ufeff"), str(path), len(data))
+    yield corpus.Document(_parts(path), str(path), storage.stat(path)[1])
 
 
-def _read_jsonl(path: pathlib.Path, column: str) -> Iterator[corpus.Document]:
+def _parts(path: storage.Path) -> Iterator[str]:
+    """A file's text, some megabytes at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    begin, is_first = 0, True
+    with storage.reading(path) as file:
+        while True:
+            data = file.read(_PART_BYTES)
+            # Those of a character that the end of the last part cut.
+            held = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                offset = begin - held + error.start
+                raise corpus.not_utf8(
+                    path, offset, error.object[error.start]
+                ) from error
+            if text:
+                yield text.removeprefix("\ufeff") if is_first else text
+                is_first = False
+            if not data:
+                return
+            begin += len(data)
+
+
+def _read_jsonl(path: storage.Path, column: str) -> Iterator[corpus.Document]:
     for line in _lines(path):
         if not (stripped := line.text.rstrip()):
             continue
@@ -112,7 +130,7 @@ def _read_jsonl(path: pathlib.Path, column: str) -> Iterator[corpus.Document]:
         yield corpus.Document(text, place, line.end)
 
 
-def _read_csv(path: pathlib.Path, column: str) -> Iterator[corpus.Document]:
+def _read_csv(path: storage.Path, column: str) -> Iterator[corpus.Document]:
     # The csv module refuses fields above 128 KiB unless told otherwise; a chapter
     # is longer.
     csv.field_size_limit(sys.maxsize)
@@ -150,10 +168,10 @@ def _read_csv(path: pathlib.Path, column: str) -> Iterator[corpus.Document]:
         yield corpus.Document(row[index], place, end)
 
 
-def _lines(path: pathlib.Path) -> Iterator[_Line]:
+def _lines(path: storage.Path) -> Iterator[_Line]:
     """The decoded lines of a file, ends of line kept."""
     end = 0
-    with path.open("rb") as file:
+    with storage.reading(path) as file:
         for number, data in enumerate(file, 1):
             try:
                 text = data.decode()

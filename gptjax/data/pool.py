@@ -1,4 +1,4 @@
-"""Tokenizes a stream of groups of texts in many processes, in order."""
+"""Writes shards of token ids in many processes, in order."""
 
 import collections
 import contextlib
@@ -13,33 +13,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
-import numpy as np
 import tokenizers
 
 from gptjax import errors
 from gptjax.data import worker
 
-Group = tuple[Sequence[str], Any]
-Encoded = tuple[np.ndarray, np.ndarray, Any]
+Task = tuple[worker.Job, Any]
+Done = tuple[worker.Written, Any]
 
 
-def encode_here(
-    groups: Iterable[Group], tokenizer: tokenizers.Tokenizer
-) -> Iterator[Encoded]:
-    """`worker.encode` of every group of texts, in this process.
+def write_here(
+    tasks: Iterable[Task], tokenizer: tokenizers.Tokenizer
+) -> Iterator[Done]:
+    """`worker.write` of every job, in this process.
 
     Args:
-      groups: texts, and anything, which comes back beside their ids.
+      tasks: jobs, each with anything, which comes back beside what was written.
       tokenizer: without truncation and padding.
     """
-    for texts, note in groups:
-        yield *worker.encode(tokenizer, texts), note
+    for job, note in tasks:
+        yield worker.write(tokenizer, job), note
 
 
-def encode_in_processes(
-    groups: Iterable[Group], tokenizer: tokenizers.Tokenizer, *, workers: int
-) -> Iterator[Encoded]:
-    """As `encode_here`, with processes that are gone when the iterator ends.
+def write_in_processes(
+    tasks: Iterable[Task], tokenizer: tokenizers.Tokenizer, *, workers: int
+) -> Iterator[Done]:
+    """As `write_here`, with processes that are gone when the iterator ends.
+
+    Of each job but those at work and one that waits, no text is held.
 
     Raises:
       UserError: a process died.
@@ -52,12 +53,12 @@ def encode_in_processes(
         for process in processes:
             idle.put(process)
 
-        def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        def write(job: worker.Job) -> worker.Written:
             process = idle.get()
             try:
-                pickle.dump(texts, process.stdin)
+                pickle.dump(tuple(job), process.stdin)
                 process.stdin.flush()
-                return pickle.load(process.stdout)
+                result = pickle.load(process.stdout)
             except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
                 raise errors.UserError(
                     f"a process that tokenizes died (exit code {process.wait()}); if "
@@ -65,18 +66,22 @@ def encode_in_processes(
                 ) from error
             finally:
                 idle.put(process)
+            if isinstance(result, OSError):
+                raise result
+            return worker.Written(*result)
 
         threads = stack.enter_context(futures.ThreadPoolExecutor(workers))
         # Before the threads are joined: one that waits for a process gets its end.
         stack.callback(_kill, processes)
         pending = collections.deque()
-        for texts, note in groups:
-            pending.append((threads.submit(encode, texts), note))
-            if len(pending) > 2 * workers:
+        for job, note in tasks:
+            pending.append((threads.submit(write, job), note))
+            del job
+            if len(pending) > workers:
                 future, note = pending.popleft()
-                yield *future.result(), note
+                yield future.result(), note
         for future, note in pending:
-            yield *future.result(), note
+            yield future.result(), note
 
 
 @contextlib.contextmanager

@@ -1,9 +1,7 @@
 """A config's source, whatever its format, as a corpus."""
 
-import pathlib
-
 from gptjax import config, errors
-from gptjax.data import arrow, corpus, files, tfds
+from gptjax.data import arrow, corpus, files, storage, tfds
 
 
 def open_corpus(source: config.Source) -> corpus.Corpus:
@@ -14,10 +12,14 @@ def open_corpus(source: config.Source) -> corpus.Corpus:
     """
     kind = source.format or _infer(source)
     if kind == "tfds":
+        if "://" in source.path:
+            raise errors.UserError(
+                f"{source.path}: TFDS data sets are read from local folders alone"
+            )
         return tfds.open_corpus(
             source.path, source.column, source.split, source.data_dir
         )
-    path = pathlib.Path(source.path).expanduser()
+    path = storage.path(source.path)
     if not path.exists():
         raise errors.UserError(
             f"{path}: there is no such file or folder (a TFDS data set needs "
@@ -39,7 +41,7 @@ def open_corpus(source: config.Source) -> corpus.Corpus:
 
 def _infer(source: config.Source) -> str:
     """The format of a source that does not name one."""
-    path = pathlib.Path(source.path).expanduser()
+    path = storage.path(source.path)
     if source.data_dir is not None:
         return "tfds"
     if not path.exists():

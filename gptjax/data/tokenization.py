@@ -3,34 +3,42 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tokenizers
 
 from gptjax import config, errors
-from gptjax.data import corpus, cutting, pool, sources, tokens
+from gptjax.data import cache, corpus, cutting, pool, sources, storage, tokens, worker
 
-_VERSION = 1
-"""Part of every cache key: to be raised when the same input gives other tokens."""
+_VERSION = 2
+"""Part of every cache key: to be raised when the same input gives other files."""
 _GROUP_CHARACTERS = 1 << 20
+"""What a process tokenizes at once, at some 140 bytes of memory a character."""
+_SHARD_CHARACTERS = (1 << 22, 1 << 25)
+"""Of small sources and of large ones: enough shards for all cores, not more files than
+a process may open."""
+_SHARDS = 64
+"""How many a source has, if these bounds allow."""
 _PARALLEL_BYTES = 8 << 20
 """Starting processes takes as long as tokenizing a few megabytes does."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Piece:
-    """What is known of a text that is being tokenized: a document, or a part of one."""
+    """A text that is tokenized at once: a document, or a part of one."""
 
+    text: str
     place: str
-    is_last: bool
+    is_first: bool
     """Of its document."""
+    is_last: bool
     size_bytes: int
     done: int
 
@@ -70,26 +78,19 @@ def tokenize(
             "data.append_eos: the tokenizer has no end-of-text token (eos_token)"
         )
     eos_id = tokenizer.eos_token_id if append_eos else None
-    folder = pathlib.Path(cache_dir or "~/.cache/gptjax/tokens").expanduser()
+    folder = storage.path(cache_dir or "~/.cache/gptjax/tokens")
     place = folder / _key(opened, backend, eos_id)
-    found = tokens.read(place, opened.name)
+    found = cache.read(place, opened.name)
     if found is None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                dir=folder, prefix=f"{place.name}.", ignore_cleanup_errors=True
-            ) as beside:
-                made = pathlib.Path(beside, "tokens")
-                made.mkdir()
-                with _bar(opened, progress) as advance:
-                    _write(made, opened, backend, eos_id, workers, advance)
-                tokens.put(made, place)
+            with cache.making(place) as made, _bar(opened, progress) as advance:
+                _write(made, opened, backend, eos_id, workers, advance)
         except OSError as error:
             raise errors.UserError(
                 f"{error.filename or folder}: {error.strerror}, while tokenizing "
                 f"{opened.name} into the cache {folder} (data.cache_dir)"
             ) from error
-        found = tokens.read(place, opened.name)
+        found = cache.read(place, opened.name)
         if found is None:
             raise errors.UserError(f"{place}: the cache does not keep what is written")
     result, facts = found
@@ -127,46 +128,105 @@ def _write(
     advance: Callable[[int], None],
 ) -> None:
     """Tokenizes a corpus into a folder."""
-    groups = _groups(opened, cutting.cutter(backend))
-    workers = workers or _cores()
-    if workers == 1 or opened.size_bytes < _PARALLEL_BYTES:
-        encoded = pool.encode_here(groups, backend)
-    else:
-        encoded = pool.encode_in_processes(groups, backend, workers=workers)
     ids_end = max(backend.get_vocab().values(), default=0)
     dtype = np.uint16 if max(ids_end, eos_id or 0) < 1 << 16 else np.int32
     size_bytes = begin = 0
     largest, largest_place = -1, ""
-    with tokens.Writer(folder, dtype) as writer, contextlib.closing(encoded):
-        for ids, counts, pieces in encoded:
-            if len(ids) and ids.max() > largest:
-                at = np.searchsorted(np.cumsum(counts), ids.argmax(), side="right")
-                largest, largest_place = int(ids.max()), pieces[at].place
-            parts = np.split(ids, np.cumsum(counts)[:-1])
-            for part, piece in zip(parts, pieces, strict=True):
-                writer.append(part)
-                size_bytes += piece.size_bytes
-                if piece.is_last and writer.tokens > begin:
-                    if eos_id is not None:
-                        writer.append(np.array([eos_id]))
-                    writer.end_document(begin)
-                    begin = writer.tokens
-            advance(pieces[-1].done)
+    workers = workers or _cores()
+    with cache.Writer(folder) as writer:
+        tasks = _tasks(opened, backend, eos_id, np.dtype(dtype).name, writer)
+        if workers == 1 or opened.size_bytes < _PARALLEL_BYTES:
+            done = pool.write_here(tasks, backend)
+        else:
+            done = pool.write_in_processes(tasks, backend, workers=workers)
+        with contextlib.closing(done):
+            for number, (written, pieces) in enumerate(done):
+                if written.largest > largest:
+                    largest = written.largest
+                    largest_place = pieces[written.largest_text].place
+                # Where each piece ends, counted over all shards.
+                ends = writer.tokens + np.cumsum(written.counts)
+                starts = []
+                for end, piece in zip(ends.tolist(), pieces, strict=True):
+                    size_bytes += piece.size_bytes
+                    if piece.is_last and end > begin:
+                        starts.append(begin)
+                        begin = end
+                writer.add(
+                    number,
+                    count=int(written.counts.sum()),
+                    starts=starts,
+                    size=written.size_bytes,
+                    checksum=written.checksum,
+                )
+                advance(pieces[-1].done)
         if not writer.tokens:
             raise errors.UserError(f"{opened.name}: holds no text")
         writer.finish(
-            bytes=size_bytes, largest_id=largest, largest_id_place=largest_place
+            dtype=dtype,
+            bytes=size_bytes,
+            largest_id=largest,
+            largest_id_place=largest_place,
         )
 
 
-def _groups(
-    opened: corpus.Corpus, cut: Callable[[str], Iterator[str]]
-) -> Iterator[pool.Group]:
-    """Texts in groups worth a process's while, each with its pieces' facts."""
-    texts, pieces, characters = [], [], 0
+def _tasks(
+    opened: corpus.Corpus,
+    backend: tokenizers.Tokenizer,
+    eos_id: int | None,
+    dtype: str,
+    writer: cache.Writer,
+) -> Iterator[pool.Task]:
+    """The shards to write, each with its pieces' facts: cut by the source alone, so
+    that however many processes write them, they are the same.
+    """
+    smallest, largest = _SHARD_CHARACTERS
+    size = min(max(opened.size_bytes // _SHARDS, smallest), largest)
+    pieces = _pieces(opened, cutting.cutter(backend))
+    for number, shard in enumerate(_runs(pieces, size)):
+        groups = [[p.text for p in run] for run in _runs(shard, _GROUP_CHARACTERS)]
+        job = worker.Job(
+            path=str(writer.path(number)),
+            groups=groups,
+            ends=[_ends(piece) if eos_id is not None else False for piece in shard],
+            eos_id=eos_id or 0,
+            dtype=dtype,
+            block_tokens=cache.BLOCK_TOKENS,
+        )
+        yield job, [dataclasses.replace(piece, text="") for piece in shard]
+
+
+def _ends(piece: _Piece) -> bool | None:
+    """Whether an end-of-text token comes after a piece; see `worker.Job.ends`."""
+    if not piece.is_last:
+        return False
+    # A document without tokens is none. One in several pieces has some before.
+    return None if piece.is_first else True
+
+
+def _runs(pieces: Iterable[_Piece], characters: int) -> Iterator[list[_Piece]]:
+    """Pieces in runs of at least so many characters; the last may have fewer."""
+    run, length = [], 0
+    for piece in pieces:
+        run.append(piece)
+        length += len(piece.text)
+        if length >= characters:
+            yield run
+            run, length = [], 0
+    if run:
+        yield run
+
+
+def _pieces(
+    opened: corpus.Corpus, cut: Callable[[Iterable[str]], Iterator[str]]
+) -> Iterator[_Piece]:
+    """The pieces of all documents."""
+    before = 0
     for text, place, done in opened.read():
-        parts = list(cut(text))
-        for number, part in enumerate(parts, 1):
+        parts = cut([text] if isinstance(text, str) else text)
+        is_first, so_far = True, before
+        part = next(parts)
+        for following in itertools.chain(parts, [None]):
             try:
                 size_bytes = len(part.encode())
             except UnicodeEncodeError as error:
@@ -174,14 +234,12 @@ def _groups(
                     f"{place}: not Unicode: a lone surrogate "
                     f"\\u{ord(part[error.start]):04x}"
                 ) from error
-            texts.append(part)
-            pieces.append(_Piece(place, number == len(parts), size_bytes, done))
-            characters += len(part)
-            if characters >= _GROUP_CHARACTERS:
-                yield texts, pieces
-                texts, pieces, characters = [], [], 0
-    if texts:
-        yield texts, pieces
+            is_last = following is None
+            # Where a corpus counts bytes, a long text shows its progress.
+            so_far = done if is_last else min(so_far + size_bytes, done)
+            yield _Piece(part, place, is_first, is_last, size_bytes, so_far)
+            is_first, part = False, following
+        before = done
 
 
 def _cores() -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from gptjax import data, errors
-from gptjax.data import packing
+from gptjax.data import cache, packing, tokenization
 
 
 def _tokens(count, starts=(0,)):
@@ -137,6 +137,63 @@ def test_processes_together_get_the_batch_of_one(steps, processes, share):
         )
     states = [one.get_state() for one in shares]
     assert states == [states[0]] * processes
+
+
+@hypothesis.settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+    lives=st.lists(
+        st.tuples(st.integers(0, 6), st.sampled_from([1, 2, 3, 4, 6])), max_size=4
+    ),
+    respect=st.booleans(),
+)
+def test_a_run_goes_on_with_other_processes_and_repeats_nothing(
+    from_shards, lives, respect
+):
+    """Killed at any step, started again on more hosts or fewer, over and over."""
+    settings = {
+        "sequence_tokens": 32,
+        "batch_sequences": 12,
+        "seed": 5,
+        "respect_documents": respect,
+    }
+    whole = _take(_batches(from_shards, **settings), 12)
+    state, taken = None, 0
+    for steps, processes in [*lives, (len(whole), 3)]:
+        shares = [
+            _batches(
+                from_shards, **settings, process_index=index, process_count=processes
+            )
+            for index in range(processes)
+        ]
+        if state is not None:
+            for share in shares:
+                share.set_state(json.loads(state))
+        for expected in whole[taken:][:steps]:
+            parts = [next(share) for share in shares]
+            assert len({part["tokens"].shape for part in parts}) == 1
+            joined = {
+                name: np.concatenate([part[name] for part in parts], axis=1)
+                for name in expected
+            }
+            _same(joined, expected)
+        states = {json.dumps(share.get_state()) for share in shares}
+        assert len(states) == 1
+        (state,), taken = states, taken + steps
+
+
+@pytest.fixture
+def from_shards(tokenize, texts, monkeypatch, tmp_path):
+    """Tokens whose sequences cross blocks and files."""
+    monkeypatch.setattr(tokenization, "_SHARD_CHARACTERS", (4000, 4000))
+    monkeypatch.setattr(cache, "BLOCK_TOKENS", 50)
+    path = tmp_path / "a.jsonl"
+    paragraphs = (texts / "austen.valid.txt").read_text("utf-8")[:30_000].split("\n\n")
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in paragraphs))
+    return tokenize(path)
 
 
 def test_documents_are_kept_apart():

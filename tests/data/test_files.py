@@ -6,12 +6,13 @@ import json
 import pytest
 
 from gptjax import config, errors
-from gptjax.data import sources
+from gptjax.data import files, sources
 
 
 def _documents(path, **source):
     opened = sources.open_corpus(config.Source(path=str(path), **source))
-    return list(opened.read())
+    # A long text comes in parts, to be read before the next document.
+    return [each._replace(text="".join(each.text)) for each in opened.read()]
 
 
 def _texts(path, **source):
@@ -31,6 +32,19 @@ def test_a_text_file_is_one_document_taken_as_it_is(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\r\n\r\ntwo \xc3\xa9\n")
     assert _texts(path) == ["one\r\n\r\ntwo é\n"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_a_long_text_is_read_in_parts(tmp_path, monkeypatch, size):
+    """A part may end inside a character; a bad one is named by its own place."""
+    monkeypatch.setattr(files, "_PART_BYTES", size)
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffé😀\ufeffx\r\nü".encode())
+    assert _texts(path) == ["é😀\ufeffx\r\nü"]
+    path.write_bytes("é😀".encode() + b"\xf0\x9f")
+    _fails(path, "not UTF-8: byte 6 is 0xf0")
+    path.write_bytes("\ufeffé".encode() + b"\xff" + "😀".encode())
+    _fails(path, "not UTF-8: byte 5 is 0xff")
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
@@ -75,7 +89,7 @@ def test_places_and_progress_point_into_the_file(tmp_path):
     places = [document.place for document in _documents(path)]
     assert places == [f"{path}, line {n}" for n in (2, 4, 5)]
     opened = sources.open_corpus(config.Source(path=str(path)))
-    assert list(opened.read())[-1].done == opened.total == path.stat().st_size
+    assert _documents(path)[-1].done == opened.total == path.stat().st_size
 
 
 def test_progress_goes_on_from_file_to_file(tmp_path):
