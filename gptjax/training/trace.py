@@ -24,7 +24,7 @@ class Operation:
       source: where it comes from, e.g. `jit(step)/jvp(...)/dot_general`; "" where the
         trace does not say.
       seconds: from begin to end, summed. Where operations run at the same time, each
-        counts in full.
+        counts in full; on CPU, waiting for a free core counts too.
       count: how often it ran, over all devices.
     """
 
@@ -48,17 +48,18 @@ def operations(path: pathlib.Path) -> list[Operation]:
             seconds[key] += nanoseconds / 1e9
             counts[key] += 1
     found = []
-    for (program, number, name), total in seconds.most_common():
-        opcode, source = programs.get(f"{program}({number})", {}).get(name, ("", ""))
+    for (number, name), total in seconds.most_common():
+        program, instructions = programs.get(number, ("", {}))
+        opcode, source = instructions.get(name, ("", ""))
         if (opcode or name.split(".")[0]) not in _CONTAINERS:
-            count = counts[program, number, name]
+            count = counts[number, name]
             found.append(Operation(name, program, source, total, count))
     return found
 
 
-def _executions(plane: Any) -> Iterator[tuple[tuple[str, str, str], float]]:
-    """Each execution of an operation that a plane holds, and its nanoseconds."""
-    begun: list[tuple[tuple[str, str, str], Any, float, float]] = []
+def _executions(plane: Any) -> Iterator[tuple[tuple[str, str], float]]:
+    """Each execution that a plane holds: program's id, operation, nanoseconds."""
+    begun: list[tuple[tuple[str, str], Any, float, float]] = []
     ends = collections.defaultdict(list)
     is_tpu = any(line.name == _TPU_LINE for line in plane.lines)
     for line in plane.lines:
@@ -74,8 +75,7 @@ def _executions(plane: Any) -> Iterator[tuple[tuple[str, str, str], float]]:
             elif is_tpu or "hlo_op" in facts:
                 # On TPU an operation is named by its whole text: `%name = f32[...`.
                 name = facts.get("hlo_op", event.name.split(" ")[0].lstrip("%"))
-                program = str(facts.get("hlo_module", ""))
-                key = program, str(facts.get("program_id", "")), str(name)
+                key = str(facts.get("program_id", "")), str(name)
                 begun.append((key, facts.get("_p"), event.start_ns, event.duration_ns))
     for times in ends.values():
         times.sort()
@@ -87,8 +87,8 @@ def _executions(plane: Any) -> Iterator[tuple[tuple[str, str, str], float]]:
         yield key, after[at] - start if at < len(after) else duration
 
 
-def _programs(trace: bytes) -> dict[str, dict[str, tuple[str, str]]]:
-    """Of each program in a trace, `name(id)`: each operation's opcode and source.
+def _programs(trace: bytes) -> dict[str, tuple[str, dict[str, tuple[str, str]]]]:
+    """By their ids, a trace's programs: names, and operations' opcodes and sources.
 
     `ProfileData` does not show them. They lie in the events' metadata of one plane, as
     serialized `HloProto`s; the numbers are the fields of xplane.proto and hlo.proto.
@@ -103,7 +103,9 @@ def _programs(trace: bytes) -> dict[str, dict[str, tuple[str, str]]]:
                 # HloProto.hlo_module
                 module = _first(_first(stat, 6), 1)
                 if len(module):
-                    programs[_text(event, 2)] = _instructions(module)
+                    # It is called `name(id)`.
+                    name, _, number = _text(event, 2).rstrip(")").rpartition("(")
+                    programs[number] = name, _instructions(module)
     return programs
 
 

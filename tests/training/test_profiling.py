@@ -2,6 +2,7 @@
 
 import json
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ def records(folder):
 
 
 def test_a_trace_tells_what_ran_how_often_and_how_long(tmp_path):
-    """On CPU an operation's own event ends before the threads that do the work."""
+    """Products that fill the time must be what the table says they were."""
 
     @jax.jit
     def products(x, w):
@@ -40,6 +41,55 @@ def test_a_trace_tells_what_ran_how_often_and_how_long(tmp_path):
     assert 0.5 * seconds < first.seconds < seconds
     assert operations == sorted(operations, key=lambda each: -each.seconds)
     assert not [each for each in operations if each.name.startswith("while")]
+
+
+def _plane(lines):
+    """A plane of a profile from (name, start, duration, facts) of events by line."""
+    return types.SimpleNamespace(
+        lines=[
+            types.SimpleNamespace(
+                name=line,
+                events=[
+                    types.SimpleNamespace(
+                        name=name, start_ns=start, duration_ns=duration, stats=facts
+                    )
+                    for name, start, duration, facts in events
+                ],
+            )
+            for line, events in lines.items()
+        ]
+    )
+
+
+def test_an_operation_lasts_until_the_threads_that_do_it_end():
+    """On CPU its own event is only the handing-over; another thread marks the end."""
+    dot = {"hlo_op": "dot.1", "program_id": "3", "_p": "7"}
+    plane = _plane(
+        {
+            "main": [
+                ("dot.1", 100, 5, dot.items()),
+                ("ThreadpoolListener::Record", 101, 0, ()),
+                ("dot.1", 600, 5, dot.items()),
+                ("add.2", 800, 30, {**dot, "hlo_op": "add.2", "_p": "8"}.items()),
+            ],
+            "pool": [
+                ("end: dot.1", 350, 1, {"_c": "7"}.items()),
+                ("end: dot.1", 700, 1, {"_c": "7"}.items()),
+            ],
+        }
+    )
+    assert list(trace._executions(plane)) == [
+        (("3", "dot.1"), 250),
+        (("3", "dot.1"), 100),
+        (("3", "add.2"), 30),
+    ]
+
+
+def test_of_a_tpu_the_line_of_operations_is_read():
+    """Its other lines hold the same time again, as steps and as modules."""
+    fusion = ("%fusion.3 = f32[8]{0} fusion(...)", 10, 40, {"program_id": 5}.items())
+    plane = _plane({"XLA Modules": [("jit_f", 0, 90, ())], "XLA Ops": [fusion]})
+    assert list(trace._executions(plane)) == [(("5", "fusion.3"), 40)]
 
 
 def test_a_run_traces_the_steps_asked_for(tiny_settings, tmp_path, capsys):
