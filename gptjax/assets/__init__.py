@@ -17,6 +17,16 @@ def demo_config() -> pathlib.Path:
     return _FOLDER / "demo.yaml"
 
 
+def shapes() -> dict[str, pathlib.Path]:
+    """The config.json of well-known models, by their names, to plan for without them.
+
+    GPT-2's: Hugging Face. GPT-3's: Brown et al., "Language Models are Few-Shot
+    Learners", 2020, arXiv:2005.14165, table 2.1; of 13B with the width that its 40
+    heads of 128 make (5120, where the table says 5140), and with dense attention.
+    """
+    return {path.stem: path for path in (_FOLDER / "shapes").glob("*.json")}
+
+
 def text(name: str) -> pathlib.Path:
     """The packaged text file called `name`, e.g. `shakespeare.train`.
 

@@ -1,0 +1,77 @@
+"""The very training step of a config, as a compiler of another machine takes it."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import config, data, masks, model, sharding, training
+from gptjax.planning import lengths
+
+_NO_TEXT = data.Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64), bytes=0)
+
+
+def make_trainer(
+    settings: config.Run, model_config: model.Config, devices: list[Any]
+) -> training.Trainer:
+    """The Trainer of a run on some devices, without texts."""
+    mesh = sharding.make_mesh(**settings.mesh.model_dump(), devices=devices)
+    return training.Trainer(
+        settings,
+        model_config,
+        mesh,
+        train=_NO_TEXT,
+        valid=None,
+        schedule_steps=max(lengths.schedule_steps(settings), 1),
+    )
+
+
+def arguments(trainer: training.Trainer) -> tuple[Any, Any, Any]:
+    """The shapes of what the step takes: state, batch, key."""
+    settings = trainer.settings
+    state = training.TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32),
+        trainer.shapes,
+        masks.shapes(trainer.shapes, trainer.prunable),
+        jax.eval_shape(trainer.optimizer.init, trainer.shapes),
+    )
+    parts = settings.training.accumulation_steps
+    tokens = jax.ShapeDtypeStruct(
+        (
+            parts,
+            settings.training.batch_sequences // parts,
+            settings.data.sequence_tokens,
+        ),
+        jnp.int32,
+    )
+    names = ["tokens", "labels"]
+    if settings.data.respect_documents:
+        names.append("segments")
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return state, dict.fromkeys(names, tokens), key
+
+
+def argument_bytes(trainer: training.Trainer) -> dict[str, int]:
+    """What a device holds of each kind of argument, before a layout pads it."""
+    state, batch, _ = arguments(trainer)
+    places = trainer.places
+    batch_place = sharding.batch_sharding(trainer.mesh)
+    return {
+        "params": _held(state.params, places.params),
+        "moments": _held(state.opt_state, places.opt_state),
+        "masks": _held(state.masks, places.masks),
+        "batch": _held(batch, dict.fromkeys(batch, batch_place)),
+    }
+
+
+def _held(shapes: Any, places: Any) -> int:
+    sizes = jax.tree.map(
+        lambda leaf, place: (
+            math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        ),
+        shapes,
+        places,
+    )
+    return sum(jax.tree.leaves(sizes))
