@@ -1,7 +1,8 @@
 """The commands: each says what it does, does it, and ends with a clear exit code.
 
-0 for success, 1 for a failure with a one-line reason on stderr, 2 for bad usage, 128 +
-the signal's number for a run that was told to stop. A traceback only with `--debug`.
+0 for success, 1 for a failure with a one-line reason on stderr, 2 for bad usage, 3 for
+a plan that does not fit, 128 + the signal's number for a run that was told to stop. A
+traceback only with `--debug`.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gptjax import errors
+from gptjax import errors, options
 
 app = typer.Typer(
     name="gptjax",
@@ -26,52 +27,6 @@ app = typer.Typer(
     "folder, a run folder, a hub name (`gpt2`), or `packaged` for the small GPT-2 that "
     "ships with gptjax.",
 )
-
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A Hugging Face folder, a run folder, a hub name, or `packaged`.",
-    ),
-]
-ConfigArgument = Annotated[
-    pathlib.Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.")
-]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE ...]",
-        help="Overrides of the config, e.g. `training.steps=100 model=gpt2`.",
-    ),
-]
-
-ProfileOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="steps=FIRST..LAST[,phase=NAME]",
-        help="Trace these steps and print their longest operations. In the first phase "
-        "that trains them, or in the one named.",
-    ),
-]
-
-# How a text is read with a model, and how the result is told.
-TextOption = Annotated[
-    str, typer.Option(help="A text, JSONL or CSV file, a folder, or a data set.")
-]
-ContextOption = Annotated[
-    int | None, typer.Option(min=2, help="Tokens in a window. [default: n_positions]")
-]
-StrideOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Tokens a window moves. [default: its whole length]"),
-]
-BatchOption = Annotated[int, typer.Option(min=1, help="Windows read at once.")]
-ColumnOption = Annotated[
-    str, typer.Option(help="The column that holds the text, where there are some.")
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object instead.")
-]
 
 
 @app.callback()
@@ -101,9 +56,9 @@ def demo(
 
 @app.command()
 def train(
-    config: ConfigArgument,
-    overrides: OverridesArgument = None,
-    profile: ProfileOption = None,
+    config: options.Config,
+    overrides: options.Overrides = None,
+    profile: options.Profile = None,
 ) -> None:
     """Fine-tunes a model.
 
@@ -119,9 +74,9 @@ def train(
 
 @app.command()
 def prune(
-    config: ConfigArgument,
-    overrides: OverridesArgument = None,
-    profile: ProfileOption = None,
+    config: options.Config,
+    overrides: options.Overrides = None,
+    profile: options.Profile = None,
 ) -> None:
     """Prunes a model, and proves what that cost and saved.
 
@@ -139,9 +94,61 @@ def prune(
 
 
 @app.command()
+def plan(
+    config: options.Config,
+    topology: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="v5e:4x4, v5p:4x4x4, v6e:8x8,slices=2, h100x8, cpu:8 ...; without a "
+            "size (v5p), the smallest that fits.",
+        ),
+    ],
+    overrides: options.Overrides = None,
+    search: Annotated[
+        bool | None,
+        typer.Option(
+            "--search/--no-search",
+            help="Try other meshes and micro-batches. [default: if it does not fit]",
+        ),
+    ] = None,
+    compiles: Annotated[
+        int, typer.Option(min=1, help="How many of them are compiled at most.")
+    ] = 4,
+    out: Annotated[
+        pathlib.Path | None, typer.Option(help="A folder for the plan and its picture.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tells memory, time and cost of a run before it starts, without the machine.
+
+    The machine's own compiler compiles the training step. Exits with 3 where the
+    config does not fit as it stands.
+    """
+    from gptjax import config as config_lib
+    from gptjax import planning
+
+    planned = planning.plan(
+        config_lib.load(config, overrides or ()),
+        topology,
+        searches=search,
+        compiles=compiles,
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if as_json:
+        print(json.dumps(planned.to_json()))
+    else:
+        planning.print_plan(planned)
+    if out is not None:
+        planning.write(out, planned)
+    if not planned.fits:
+        raise typer.Exit(3)
+
+
+@app.command()
 def compare(
-    config: ConfigArgument,
-    overrides: OverridesArgument = None,
+    config: options.Config,
+    overrides: options.Overrides = None,
     out: Annotated[
         pathlib.Path | None,
         typer.Option(help="The run folder. [default: the config's `out`]"),
@@ -208,13 +215,13 @@ def convert(
 
 @app.command()
 def evaluate(
-    model: ModelArgument,
-    text: TextOption,
-    context: ContextOption = None,
-    stride: StrideOption = None,
-    batch: BatchOption = 8,
-    column: ColumnOption = "text",
-    as_json: JsonOption = False,
+    model: options.Model,
+    text: options.Text,
+    context: options.Context = None,
+    stride: options.Stride = None,
+    batch: options.Batch = 8,
+    column: options.Column = "text",
+    as_json: options.Json = False,
 ) -> None:
     """Measures perplexity, and says by which protocol.
 
@@ -258,19 +265,19 @@ def connect(
     second: Annotated[
         str, typer.Argument(metavar="B", help="Another one of the same shapes.")
     ],
-    text: TextOption,
+    text: options.Text,
     points: Annotated[
         int, typer.Option(min=3, help="Models on the line, A and B among them.")
     ] = 11,
-    context: ContextOption = None,
-    stride: StrideOption = None,
-    batch: BatchOption = 8,
-    column: ColumnOption = "text",
+    context: options.Context = None,
+    stride: options.Stride = None,
+    batch: options.Batch = 8,
+    column: options.Column = "text",
     out: Annotated[
         pathlib.Path | None,
         typer.Option(help="A folder for the picture, the page and the figures."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Walks in a straight line from one model to another, and measures the hill.
 
@@ -304,7 +311,7 @@ def connect(
 
 @app.command()
 def generate(
-    model: ModelArgument,
+    model: options.Model,
     prompt: Annotated[
         list[str], typer.Option(help="What to go on from; may be given several times.")
     ],

@@ -1,4 +1,4 @@
-"""Names of machines, as `--topology` takes them, and the devices that they stand for."""
+"""Names of machines, as `--topology` takes them, and what devices they stand for."""
 
 import dataclasses
 import math
@@ -25,7 +25,7 @@ _GPUS_A_HOST = 8
 
 KNOWN = (
     "v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8, tpu7x:2x2x2 (any shape of chips; several "
-    "slices: v5e:4x4,slices=2), "
+    "slices: v5e:4x4,slices=2; without a shape, the smallest that fits), "
     + ", ".join(f"{name}x8" for name in gpus.GPUS)
     + " (any number up to 8, or hosts of 8), cpu:8"
 )
@@ -82,6 +82,38 @@ def parse(name: str) -> Topology:
         if found is not None:
             return found
     raise errors.UserError(f"--topology {name}: unknown; known are {KNOWN}")
+
+
+_SLICES = {
+    2: ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    3: (
+        "2x2x1",
+        "2x2x2",
+        "2x2x4",
+        "2x4x4",
+        "4x4x4",
+        "4x4x8",
+        "4x8x8",
+        "8x8x8",
+        "8x8x16",
+        "8x16x16",
+        "16x16x16",
+    ),
+}
+"""The shapes that Cloud TPU's documentation lists, by their axes."""
+_GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def sizes(name: str) -> list[Topology]:
+    """All machines of a kind that is named without its size, the smallest first.
+
+    Empty where `name` is no such kind.
+    """
+    if name in _TPUS:
+        return [parse(f"{name}:{shape}") for shape in _SLICES[_TPUS[name][1]]]
+    if name in gpus.GPUS:
+        return [parse(f"{name}x{count}") for count in _GPU_COUNTS]
+    return []
 
 
 def _tpu(name: str) -> Topology | None:

@@ -1,0 +1,147 @@
+"""Looks for a mesh and a micro-batch that fit, and are fast.
+
+Every mesh that divides the model and the batch is estimated; the compiler judges the
+best few. The batch of a step stays as the config says, so the run trains as before.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gptjax import config, errors, model
+from gptjax.planning import compiling, estimates, topologies
+
+REMATS = (False, True)
+"""What may be asked of `training.remat`, the fastest first."""
+
+_MARGIN = 1.15
+"""How far an estimate may lie above a chip's memory and still be tried."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A mesh and a micro-batch, and what is expected of them."""
+
+    settings: config.Run
+    axes: dict[str, int]
+    estimate: estimates.Estimate
+
+    def overrides(self) -> list[str]:
+        """The candidate as arguments of a command."""
+        training = self.settings.training
+        changed = {f"mesh.{axis}": size for axis, size in self.axes.items()} | {
+            "training.accumulation_steps": training.accumulation_steps,
+            "training.remat": str(training.remat).lower(),
+        }
+        return [f"{key}={value}" for key, value in changed.items()]
+
+
+def candidates(
+    settings: config.Run, model_config: model.Config, topology: topologies.Topology
+) -> list[Candidate]:
+    """All that might fit, the best first: those that should fit, by the least step.
+
+    Where several slices or hosts are joined by a network, `data` spans them.
+    """
+    estimator = estimates.Estimator(settings, model_config, topology.chip)
+    found = []
+    for changed, axes in _variants(settings, topology):
+        try:
+            estimate = estimator.estimate(changed, axes)
+        except errors.UserError:
+            continue
+        if model_config.n_head % axes["tensor"]:
+            continue
+        limit = topology.usable_bytes
+        if limit is None or estimate.bytes <= _MARGIN * limit:
+            found.append(Candidate(changed, axes, estimate))
+    return sorted(found, key=lambda each: _rank(each, topology.usable_bytes))
+
+
+def _rank(candidate: Candidate, limit: int | None) -> tuple[Any, ...]:
+    time = candidate.estimate.roofline
+    training = candidate.settings.training
+    # Of equal ones, what splits least.
+    return (
+        limit is not None and candidate.estimate.bytes > limit,
+        0.0 if time is None else round(time.step, 6),
+        0.0 if time is None else round(time.interconnect, 6),
+        training.accumulation_steps,
+        candidate.axes["tensor"],
+        candidate.axes["fsdp"],
+        candidate.estimate.bytes,
+    )
+
+
+def _variants(
+    settings: config.Run, topology: topologies.Topology
+) -> Iterator[tuple[config.Run, dict[str, int]]]:
+    batch = settings.training.batch_sequences
+    for tensor in _divisors(topology.devices):
+        for fsdp in _divisors(topology.devices // tensor):
+            data = topology.devices // tensor // fsdp
+            if data % topology.nodes:
+                continue
+            axes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+            for parts in _divisors(batch):
+                if batch // parts % (data * fsdp) or parts & (parts - 1):
+                    continue
+                for remat in REMATS:
+                    yield _changed(settings, axes, parts, remat), axes
+
+
+def _changed(
+    settings: config.Run, axes: dict[str, int], parts: int, remat: Any
+) -> config.Run:
+    training = settings.training.model_copy(
+        update={"accumulation_steps": parts, "remat": remat}
+    )
+    mesh = settings.mesh.model_copy(update=axes)
+    return settings.model_copy(update={"training": training, "mesh": mesh})
+
+
+def _divisors(number: int) -> list[int]:
+    return [each for each in range(1, number + 1) if number % each == 0]
+
+
+def search(
+    settings: config.Run,
+    model_config: model.Config,
+    topology: topologies.Topology,
+    *,
+    compiles: int,
+    judge: Callable[[config.Run], Any],
+    tell: Callable[[str], None],
+) -> list[tuple[Candidate, Any]]:
+    """The candidates that fit, as the compiler says, the fastest first.
+
+    Args:
+      compiles: how many are compiled at most; the search ends with the second that
+        fits.
+      judge: a config -> what is known of its compiled step, with `fits` and `step`; may
+        raise `compiling.OutOfMemory`.
+      tell: is given lines about the progress.
+    """
+    ranked = candidates(settings, model_config, topology)
+    tell(f"{len(ranked)} meshes and micro-batches might fit; {compiles} are compiled")
+    fitting = []
+    # Similar ones fit or do not fit together: each that does not fit rules out those
+    # that are estimated to need as much.
+    ceiling = float("inf")
+    tried = 0
+    for candidate in ranked:
+        if tried == compiles or len(fitting) == 2:
+            break
+        if candidate.estimate.bytes >= ceiling:
+            continue
+        tried += 1
+        tell(f"{tried}/{compiles} {' '.join(candidate.overrides())}")
+        try:
+            judged = judge(candidate.settings)
+        except compiling.OutOfMemory:
+            judged = None
+        if judged is not None and judged.fits:
+            fitting.append((candidate, judged))
+        else:
+            ceiling = candidate.estimate.bytes
+    return sorted(fitting, key=lambda pair: pair[1].step_seconds or 0.0)
