@@ -5,7 +5,7 @@ import collections
 import dataclasses
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -35,6 +35,13 @@ class Operation:
     count: int
 
 
+class _Program(NamedTuple):
+    name: str
+    number: str
+    instructions: dict[str, tuple[str, str]]
+    """The opcode and the source of each operation."""
+
+
 def operations(path: pathlib.Path) -> list[Operation]:
     """The operations of a trace, the longest first.
 
@@ -48,18 +55,23 @@ def operations(path: pathlib.Path) -> list[Operation]:
             seconds[key] += nanoseconds / 1e9
             counts[key] += 1
     found = []
-    for (number, name), total in seconds.most_common():
-        program, instructions = programs.get(number, ("", {}))
-        opcode, source = instructions.get(name, ("", ""))
+    for key, total in seconds.most_common():
+        program, number, name = key
+        opcode = source = ""
+        # A program that came from the compilation cache has another number in its
+        # events, which may be that of some other program here: names go before it.
+        for known in sorted(programs, key=lambda known: known.number == number):
+            if known.name == program or (not program and known.number == number):
+                program = known.name
+                opcode, source = known.instructions.get(name, (opcode, source))
         if (opcode or name.split(".")[0]) not in _CONTAINERS:
-            count = counts[number, name]
-            found.append(Operation(name, program, source, total, count))
+            found.append(Operation(name, program, source, total, counts[key]))
     return found
 
 
-def _executions(plane: Any) -> Iterator[tuple[tuple[str, str], float]]:
-    """Each execution that a plane holds: program's id, operation, nanoseconds."""
-    begun: list[tuple[tuple[str, str], Any, float, float]] = []
+def _executions(plane: Any) -> Iterator[tuple[tuple[str, str, str], float]]:
+    """Of each execution program, its number, operation; and nanoseconds."""
+    begun: list[tuple[tuple[str, str, str], Any, float, float]] = []
     ends = collections.defaultdict(list)
     is_tpu = any(line.name == _TPU_LINE for line in plane.lines)
     for line in plane.lines:
@@ -75,7 +87,8 @@ def _executions(plane: Any) -> Iterator[tuple[tuple[str, str], float]]:
             elif is_tpu or "hlo_op" in facts:
                 # On TPU an operation is named by its whole text: `%name = f32[...`.
                 name = facts.get("hlo_op", event.name.split(" ")[0].lstrip("%"))
-                key = str(facts.get("program_id", "")), str(name)
+                program = str(facts.get("hlo_module", ""))
+                key = program, str(facts.get("program_id", "")), str(name)
                 begun.append((key, facts.get("_p"), event.start_ns, event.duration_ns))
     for times in ends.values():
         times.sort()
@@ -87,13 +100,13 @@ def _executions(plane: Any) -> Iterator[tuple[tuple[str, str], float]]:
         yield key, after[at] - start if at < len(after) else duration
 
 
-def _programs(trace: bytes) -> dict[str, tuple[str, dict[str, tuple[str, str]]]]:
-    """By their ids, a trace's programs: names, and operations' opcodes and sources.
+def _programs(trace: bytes) -> list[_Program]:
+    """The programs that a trace tells of.
 
     `ProfileData` does not show them. They lie in the events' metadata of one plane, as
     serialized `HloProto`s; the numbers are the fields of xplane.proto and hlo.proto.
     """
-    programs = {}
+    programs = []
     for plane in _all(memoryview(trace), 1):
         if _text(plane, 2) != "/host:metadata":
             continue
@@ -105,7 +118,7 @@ def _programs(trace: bytes) -> dict[str, tuple[str, dict[str, tuple[str, str]]]]
                 if len(module):
                     # It is called `name(id)`.
                     name, _, number = _text(event, 2).rstrip(")").rpartition("(")
-                    programs[number] = name, _instructions(module)
+                    programs.append(_Program(name, number, _instructions(module)))
     return programs
 
 
