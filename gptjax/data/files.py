@@ -67,8 +67,8 @@ def open_corpus(path: storage.Path, kind: str, column: str) -> corpus.Corpus:
     def read() -> Iterator[corpus.Document]:
         before = 0
         for file, size in zip(paths, sizes, strict=True):
-            for document in _READERS[kind](file, column):
-                yield document._replace(done=before + document.done)
+            for text, place, done in _READERS[kind](file, column):
+                yield corpus.Document(text, place, before + done)
             before += size
 
     return corpus.Corpus(

@@ -1,7 +1,6 @@
 """Texts to token ids: once, in parallel, into a cache."""
 
 import contextlib
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -9,7 +8,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -30,11 +29,9 @@ _PARALLEL_BYTES = 8 << 20
 """Starting processes takes as long as tokenizing a few megabytes does."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    """A text that is tokenized at once: a document, or a part of one."""
+class _Piece(NamedTuple):
+    """What is known of a text that is tokenized at once: a document, or part of one."""
 
-    text: str
     place: str
     is_first: bool
     """Of its document."""
@@ -184,16 +181,17 @@ def _tasks(
     size = min(max(opened.size_bytes // _SHARDS, smallest), largest)
     pieces = _pieces(opened, cutting.cutter(backend))
     for number, shard in enumerate(_runs(pieces, size)):
-        groups = [[p.text for p in run] for run in _runs(shard, _GROUP_CHARACTERS)]
+        groups = [[text for text, _ in run] for run in _runs(shard, _GROUP_CHARACTERS)]
+        facts = [piece for _, piece in shard]
         job = worker.Job(
             path=str(writer.path(number)),
             groups=groups,
-            ends=[_ends(piece) if eos_id is not None else False for piece in shard],
+            ends=[False if eos_id is None else _ends(piece) for piece in facts],
             eos_id=eos_id or 0,
             dtype=dtype,
             block_tokens=cache.BLOCK_TOKENS,
         )
-        yield job, [dataclasses.replace(piece, text="") for piece in shard]
+        yield job, facts
 
 
 def _ends(piece: _Piece) -> bool | None:
@@ -204,12 +202,14 @@ def _ends(piece: _Piece) -> bool | None:
     return None if piece.is_first else True
 
 
-def _runs(pieces: Iterable[_Piece], characters: int) -> Iterator[list[_Piece]]:
+def _runs(
+    pieces: Iterable[tuple[str, _Piece]], characters: int
+) -> Iterator[list[tuple[str, _Piece]]]:
     """Pieces in runs of at least so many characters; the last may have fewer."""
     run, length = [], 0
     for piece in pieces:
         run.append(piece)
-        length += len(piece.text)
+        length += len(piece[0])
         if length >= characters:
             yield run
             run, length = [], 0
@@ -219,8 +219,8 @@ def _runs(pieces: Iterable[_Piece], characters: int) -> Iterator[list[_Piece]]:
 
 def _pieces(
     opened: corpus.Corpus, cut: Callable[[Iterable[str]], Iterator[str]]
-) -> Iterator[_Piece]:
-    """The pieces of all documents."""
+) -> Iterator[tuple[str, _Piece]]:
+    """The pieces of all documents, with what is known of them."""
     before = 0
     for text, place, done in opened.read():
         parts = cut([text] if isinstance(text, str) else text)
@@ -237,7 +237,7 @@ def _pieces(
             is_last = following is None
             # Where a corpus counts bytes, a long text shows its progress.
             so_far = done if is_last else min(so_far + size_bytes, done)
-            yield _Piece(part, place, is_first, is_last, size_bytes, so_far)
+            yield part, _Piece(place, is_first, is_last, size_bytes, so_far)
             is_first, part = False, following
         before = done
 
