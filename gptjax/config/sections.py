@@ -25,7 +25,8 @@ class Source(Section):
 
     path: str
     """A file, a folder of files of one kind, a saved Hugging Face data set, the folder
-    of a built TFDS version, or with `format: tfds` the name of a TFDS data set."""
+    of a built TFDS version, or with `format: tfds` the name of a TFDS data set. All but
+    TFDS's may lie in an object store: `gs://bucket/a.txt`."""
     format: Literal["text", "jsonl", "csv", "hf", "tfds"] | None = None
     """None: by the name's ending (.txt, .jsonl, .csv), or what a folder holds."""
     column: str = "text"
@@ -60,7 +61,8 @@ class Data(Section):
     append_eos: bool = False
     """End every document with the tokenizer's end-of-text token."""
     cache_dir: str | None = None
-    """Where tokenized texts are kept; None: `~/.cache/gptjax/tokens`."""
+    """Where tokenized texts are kept, e.g. `gs://bucket/tokens`, of which each host then
+    fetches what it reads; None: `~/.cache/gptjax/tokens`."""
     workers: NonNegative = 0
     """Processes that tokenize a large source; 0: one for each core."""
 
