@@ -42,8 +42,8 @@ class Chip:
 # NVIDIA: the data sheets "A100 Tensor Core GPU", "H100 Tensor Core GPU" and "H200
 # Tensor Core GPU"; their FLOPs "with sparsity" are halved, as is NVLink's bandwidth,
 # which counts both directions; the memory is what the driver reports.
-# Networks: the same pages of v5e and v6e (per pod), v5p and tpu7x (per chip); "DGX A100"
-# and "DGX H100/H200" data sheets: a ConnectX of 200 or 400 Gb/s for each GPU.
+# Networks: the same pages of v5e and v6e (per pod), v5p and tpu7x (per chip); the data
+# sheets of DGX A100 and DGX H100/H200: a ConnectX of 200 or 400 Gb/s for each GPU.
 CHIPS = (
     Chip("TPU v4", ("TPU v4",), 275e12, 275e12, 32 * _GIB, 1200e9, 300e9, None),
     Chip(

@@ -19,7 +19,9 @@ def compile_step(
     devices = topologies.devices(topology)
     trainer = programs.make_trainer(settings, model_config, devices)
     start = time.perf_counter()
-    compiled = trainer.train_step.lower(*programs.arguments(trainer)).compile()
+    compiled = trainer.train_step.lower(*programs.arguments(trainer)).compile(
+        compiler_options=topologies.compiler_options(topology)
+    )
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     module = hlo.Module(compiled.as_text())

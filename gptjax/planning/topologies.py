@@ -199,6 +199,15 @@ def devices(topology: Topology) -> list[Any]:
     ).devices
 
 
+def compiler_options(topology: Topology) -> dict[str, str]:
+    """What the compiler is told beside the program."""
+    if topology.platform != "tpu" or topology.name.startswith("v5e"):
+        return {}
+    # libtpu gives a few gathers to the SparseCores, which v5e has not, in instructions
+    # that jaxlib 0.10 cannot read back ("async-update ... should have 1 operands").
+    return {"xla_tpu_offload_gather_to_sparsecore": "false"}
+
+
 def node_of(topology: Topology, device: Any) -> int:
     """Which of the parts that a network joins a device belongs to."""
     if topology.nodes == 1:
