@@ -1,22 +1,23 @@
 """The mesh, the rules that split params over it, and placement of arrays.
 
-Params lie on a mesh of three axes. A batch is split over `data` and `fsdp`; weights
-are split over `fsdp` (and gathered for use, layer by layer) and over `tensor`.
+Params lie on a mesh of four axes. A batch is split over `data` and `fsdp`, its
+sequences over `context`; weights are split over `fsdp` (and gathered for use, layer by
+layer) and over `tensor`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gptjax import errors, tree
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "context", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
 # The vocabulary is odd in most checkpoints (50257): split the width instead.
@@ -37,20 +38,25 @@ def make_mesh(
     *,
     data: int = -1,
     fsdp: int = 1,
+    context: int = 1,
     tensor: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """A mesh over all devices, with axes `data`, `fsdp` and `tensor`.
+    """A mesh over all devices, with the axes `AXES`.
+
+    Devices that are several slices of TPUs, with a slow network between them, keep
+    every axis but `data` within a slice.
 
     Args:
-      data, fsdp, tensor: sizes of the axes; one of them may be -1, "the rest".
+      data, fsdp, context, tensor: sizes of the axes; one of them may be -1, "the rest".
       devices: all of the process group's, unless given.
 
     Raises:
       UserError: if the sizes do not multiply to the number of devices.
     """
-    sizes = [data, fsdp, tensor]
-    count = len(jax.devices() if devices is None else devices)
+    sizes = [data, fsdp, context, tensor]
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     wanted = ", ".join(f"{a} {s}" for a, s in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise errors.UserError(f"mesh: {wanted}: sizes are positive, one may be -1")
@@ -60,7 +66,20 @@ def make_mesh(
         raise errors.UserError(f"mesh: {wanted} does not use all {count} devices")
     # Auto axes: with Explicit ones, JAX's present default, nnx.Embed fails.
     types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    if sizes[0] % slices:
+        raise errors.UserError(
+            f"mesh.data: {sizes[0]} copies of the model do not divide over {slices} "
+            "slices; a slice holds whole copies"
+        )
+    placed = mesh_utils.create_hybrid_device_mesh(
+        (sizes[0] // slices, *sizes[1:]),
+        (slices, *[1] * (len(AXES) - 1)),
+        devices=devices,
+    )
+    return Mesh(placed, AXES, axis_types=types)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -71,16 +90,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays ABT: accumulation steps, batch, time."""
     return NamedSharding(mesh, P(None, BATCH_AXES))
-
-
-def constrain_batch(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    """A function that keeps an array B... split over its first axis alone.
-
-    Without it the partitioner may follow the weights' sharding into the
-    activations and move those instead of gathering weights.
-    """
-    sharding = NamedSharding(mesh, P(BATCH_AXES))
-    return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
 
 def batch_parts(mesh: Mesh) -> int:

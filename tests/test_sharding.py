@@ -11,7 +11,11 @@ SMALL = model.Config(n_layer=2, n_embd=16, n_head=4, vocab_size=33, n_positions=
 
 @pytest.mark.parametrize(
     ("sizes", "shape"),
-    [({}, (8, 1, 1)), ({"fsdp": 4}, (2, 4, 1)), ({"data": 2, "fsdp": -1}, (2, 4, 1))],
+    [
+        ({}, (8, 1, 1, 1)),
+        ({"fsdp": 4}, (2, 4, 1, 1)),
+        ({"data": 2, "context": -1}, (2, 1, 4, 1)),
+    ],
 )
 def test_minus_one_takes_the_devices_that_are_left(sizes, shape):
     """Filled wrongly, a mesh would leave devices idle."""

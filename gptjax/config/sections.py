@@ -16,6 +16,8 @@ class Mesh(Section):
     """Copies of the model, each with its share of a batch."""
     fsdp: int = 1
     """Devices over which every weight is split, each with its share of a batch."""
+    context: int = 1
+    """Devices over which every sequence is split, where one does not hold it."""
     tensor: int = 1
     """Devices over which heads and MLP neurons are split."""
 
@@ -61,8 +63,8 @@ class Data(Section):
     append_eos: bool = False
     """End every document with the tokenizer's end-of-text token."""
     cache_dir: str | None = None
-    """Where tokenized texts are kept, e.g. `gs://bucket/tokens`, of which each host then
-    fetches what it reads; None: `~/.cache/gptjax/tokens`."""
+    """Where tokenized texts are kept, e.g. `gs://bucket/tokens`, of which each host
+    then fetches what it reads; None: `~/.cache/gptjax/tokens`."""
     workers: NonNegative = 0
     """Processes that tokenize a large source; 0: one for each core."""
 
@@ -96,8 +98,16 @@ class Training(Section):
     """Parts that a batch is split into to save memory; the result is the same."""
     compute_dtype: ComputeDtype = "float32"
     """Weights are float32 all the same."""
-    remat: bool = False
-    """Recompute activations in the backward pass instead of keeping them."""
+    attention: Literal["auto", "plain", "cudnn", "splash"] = "auto"
+    """The formula itself, or the fused kernel of NVIDIA's GPUs or of TPUs; `auto` takes
+    the kernel where there is one for the device and for what is asked."""
+    remat: Literal["none", "matmuls", "full"] = "matmuls"
+    """What the backward pass finds of a layer, and does not compute again: everything;
+    the results of large products; nothing but the layer's input."""
+    unroll_layers: Positive = 1
+    """How many layers one turn of the loop over layers holds."""
+    loss_chunk_tokens: Positive | None = None
+    """For how many tokens a device holds logits at once; None: for 64 MiB of them."""
     dropout: bool = True
     """Use the checkpoint's dropout rates."""
     evaluate_every_steps: NonNegative = 0

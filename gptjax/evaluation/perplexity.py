@@ -141,7 +141,7 @@ def perplexity(
         if mesh is not None:
             rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
             tokens_BT = sharding.place(tokens_BT, rows)
-        # Waiting for each batch keeps the logits of no more than one in memory.
+        # Waiting for each batch keeps the activations of no more than one in memory.
         nll_BT = np.asarray(_nll(config, params, tokens_BT, dtype=dtype, mesh=mesh))
         nll_sum += nll_BT.sum(where=is_predicted_BT[:, 1:], dtype=np.float64)
     return Perplexity(
@@ -159,15 +159,11 @@ def perplexity(
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "mesh"))
 def _nll(config, params, tokens_BT, *, dtype, mesh):
     """The negative log-likelihood of each token but the first, (B, T - 1) float32."""
-    constrain = sharding.constrain_batch(mesh) if mesh is not None else lambda x: x
-    logits_BTV = model.apply(
-        config, params, tokens_BT, dtype=dtype, constrain=constrain
-    )
-    # Neither log_softmax nor a slice of the logits: each would write a second array
-    # as large as they are.
+    compute = model.Compute(dtype=dtype, mesh=mesh)
+    x_BTD = model.hidden(config, params, tokens_BT, compute=compute)
     next_BT = jnp.roll(tokens_BT, -1, axis=1)
-    picked_BT = jnp.take_along_axis(logits_BTV, next_BT[..., None], axis=-1)[..., 0]
-    nll_BT = (jax.nn.logsumexp(logits_BTV, axis=-1) - picked_BT)[:, :-1]
+    nll_BT = model.token_losses(config, params, x_BTD, next_BT, compute=compute)
+    nll_BT = nll_BT[:, :-1]
     if mesh is not None:
         # Whole on every host, so that each can sum it.
         whole = sharding.replicated(mesh)

@@ -1,23 +1,22 @@
 """The model a block at a time, for what watches or changes one block after another."""
 
-import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gptjax.model import gpt, layers
+from gptjax.model import attention, gpt
+from gptjax.model.compute import Compute
 from gptjax.model.config import Config
 
 
 def embed(
-    config: Config, params: gpt.Params, tokens_BT: jax.Array, *, dtype: Any
+    config: Config, params: gpt.Params, tokens_BT: jax.Array, *, compute: Compute
 ) -> jax.Array:
     """What enters the first block, BTD; no dropout."""
-    trunk_def, _ = gpt.graphdefs(config, dtype)
-    trunk = gpt.merge(trunk_def, gpt.split_params(params)[0])
-    return trunk.embed_tokens(tokens_BT, jnp.arange(tokens_BT.shape[1])[None])
+    trunk = gpt.trunk(config, params, compute)
+    positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+    return compute.split_residual(trunk.embed_tokens(tokens_BT, positions_BT))
 
 
 def apply_block(
@@ -26,7 +25,7 @@ def apply_block(
     x_BTD: jax.Array,
     *,
     layer: jax.Array | int,
-    dtype: Any,
+    compute: Compute,
     gates: Mapping[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """One block on whole sequences, without dropout, and what its kernels read.
@@ -43,15 +42,8 @@ def apply_block(
       `attn/out/kernel` BTHK, `mlp/down/kernel` BTF; before the gates. What is not
       used of them is never computed under `jax.jit`.
     """
-    length = x_BTD.shape[1]
-    attend = functools.partial(
-        layers.attention,
-        mask_BTS=jnp.tril(jnp.ones((length, length), bool))[None],
-        scale=gpt.attention_scale(config, layer),
-        upcast=config.reorder_and_upcast_attn,
-        drop=lambda x: x,
-    )
-    _, block_def = gpt.graphdefs(config, dtype)
+    attend = attention.make(config, compute, length=x_BTD.shape[1])
+    _, block_def = gpt.graphdefs(config, compute.dtype)
     inputs: dict[str, jax.Array] = {}
 
     def tap(name, x):
@@ -59,13 +51,5 @@ def apply_block(
         return x if gates is None or name not in gates else x * gates[name]
 
     block = gpt.merge(block_def, block_params)
-    return block(x_BTD, attend, tap=tap), inputs
-
-
-def logits(
-    config: Config, params: gpt.Params, x_BTD: jax.Array, *, dtype: Any
-) -> jax.Array:
-    """The scores of the next token, BTV in float32, of what left the last block."""
-    trunk_def, _ = gpt.graphdefs(config, dtype)
-    trunk = gpt.merge(trunk_def, gpt.split_params(params)[0])
-    return trunk.logits(x_BTD)
+    x_BTD = block(x_BTD, lambda q, k, v: attend(q, k, v, layer, None), tap=tap)
+    return compute.split_residual(x_BTD), inputs

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gptjax.model import gpt, layers
+from gptjax.model import attention, gpt
+from gptjax.model.compute import Compute
 from gptjax.model.config import Config
 
 Cache = dict[str, jax.Array]
@@ -48,9 +49,8 @@ def apply_cached(
     causal_TS = jnp.arange(slots)[None] <= query_slots_T[:, None]
     mask_BTS = causal_TS[None] & is_real_BS[:, None]
 
-    trunk_def, block_def = gpt.graphdefs(config, dtype)
-    trunk_params, blocks_params = gpt.split_params(params)
-    trunk = gpt.merge(trunk_def, trunk_params)
+    trunk = gpt.trunk(config, params, Compute(dtype=dtype))
+    _, block_def = gpt.graphdefs(config, dtype)
 
     def run_block(carry, per_layer):
         # The cache is carried and written in place: as a scanned input and output
@@ -66,12 +66,12 @@ def apply_cached(
 
             cache["keys"] = update(cache["keys"], k_BHTK)
             cache["values"] = update(cache["values"], v_BHTK)
-            return layers.attention(
+            return attention.plain(
                 q_BHTK,
                 cache["keys"][layer],
                 cache["values"][layer],
                 mask_BTS=mask_BTS,
-                scale=gpt.attention_scale(config, layer),
+                scale=attention.scale_of(config, layer),
                 upcast=config.reorder_and_upcast_attn,
                 drop=lambda x: x,
             )
@@ -82,6 +82,6 @@ def apply_cached(
 
     x_BTD = trunk.embed_tokens(tokens_BT, positions_BT)
     (x_BTD, cache), _ = jax.lax.scan(
-        run_block, (x_BTD, dict(cache)), (blocks_params, jnp.arange(config.n_layer))
+        run_block, (x_BTD, dict(cache)), (params["blocks"], jnp.arange(config.n_layer))
     )
     return trunk.logits(x_BTD[:, -1]), cache

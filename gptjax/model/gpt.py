@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.model import dropout, layers
+from gptjax.model import attention, cross_entropy, dropout, layers
+from gptjax.model.compute import DEFAULT, Compute
 from gptjax.model.config import Config
 
 Params = dict[str, Any]
@@ -32,12 +33,6 @@ def graphdefs(config: Config, dtype: Any) -> tuple[nnx.GraphDef, nnx.GraphDef]:
 def merge(graphdef: nnx.GraphDef, params: Params) -> Any:
     """The module of `graphdef` holding `params`, a pure dict of arrays."""
     return nnx.merge(graphdef, nnx.State(params))
-
-
-def split_params(params: Params) -> tuple[Params, Params]:
-    """The params of the trunk and, stacked on L, those of the blocks."""
-    trunk = {name: value for name, value in params.items() if name != "blocks"}
-    return trunk, params["blocks"]
 
 
 def init(key: jax.Array, config: Config) -> Params:
@@ -65,26 +60,75 @@ def _segment_positions(segments_BT: jax.Array) -> jax.Array:
     return time_BT - jax.lax.cummax(jnp.where(starts_BT, time_BT, 0), axis=1)
 
 
-def attention_scale(config: Config, layer: jax.Array) -> jax.Array | float:
-    """What the attention scores of layer number `layer` are multiplied by."""
-    scale = config.head_width**-0.5 if config.scale_attn_weights else 1.0
-    if config.scale_attn_by_inverse_layer_idx:
-        scale = scale / (layer + 1)
-    return scale
-
-
-def _keep_matmuls() -> Callable[..., bool]:
-    """What of a block the backward pass finds ready: the results of large products.
-
-    Norms, activations, attention weights and dropout are cheaper to recompute than
-    to write out and read back: on CPU a step takes nearly a fifth less time this way,
-    and a third of the memory.
-    """
+def _policy(remat: str) -> Callable[..., bool] | None:
+    """What `jax.checkpoint` keeps, by its name in `compute.REMAT`."""
     policies = jax.checkpoint_policies
-    return policies.save_from_both_policies(
-        policies.dots_with_no_batch_dims_saveable,
-        policies.save_only_these_names(layers.ATTENDED),
+    return {
+        "none": policies.everything_saveable,
+        "matmuls": policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable,
+            policies.save_only_these_names(attention.ATTENDED),
+        ),
+        "full": None,
+    }[remat]
+
+
+def hidden(
+    config: Config,
+    params: Params,
+    tokens_BT: jax.Array,
+    *,
+    compute: Compute,
+    dropout_key: jax.Array | None = None,
+    segments_BT: jax.Array | None = None,
+) -> jax.Array:
+    """What leaves the last block, BTD; the arguments are those of `apply`."""
+    length = tokens_BT.shape[1]
+    if length > config.n_positions:
+        raise ValueError(
+            f"{length} tokens do not fit the model's n_positions {config.n_positions}"
+        )
+    positions_BT = (
+        jnp.arange(length)[None]
+        if segments_BT is None
+        else _segment_positions(segments_BT)
     )
+    attend = attention.make(
+        config,
+        compute,
+        length=length,
+        segments_BT=segments_BT,
+        drops=dropout_key is not None and config.attn_pdrop > 0,
+    )
+
+    outside = trunk(config, params, compute)
+    block_def = graphdefs(config, compute.dtype)[1]
+
+    embed_key = block_keys = None
+    if dropout_key is not None:
+        embed_key, blocks_key = jax.random.split(dropout_key)
+        block_keys = jax.random.split(blocks_key, (config.n_layer, 3))
+
+    def run_block(x_BTD, per_layer):
+        block_params, layer, layer_keys = per_layer
+        attn_key, *residual_keys = (None,) * 3 if layer_keys is None else layer_keys
+        block = merge(block_def, block_params)
+        x_BTD = block(
+            x_BTD,
+            lambda q, k, v: attend(q, k, v, layer, attn_key),
+            tuple(residual_keys),
+        )
+        return compute.split_residual(x_BTD), None
+
+    x_BTD = outside.embed_tokens(tokens_BT, positions_BT)
+    x_BTD = compute.split_residual(dropout.apply(config.embd_pdrop, x_BTD, embed_key))
+    x_BTD, _ = jax.lax.scan(
+        jax.checkpoint(run_block, policy=_policy(compute.remat), prevent_cse=False),
+        x_BTD,
+        (params["blocks"], jnp.arange(config.n_layer), block_keys),
+        unroll=min(compute.unroll, config.n_layer),
+    )
+    return x_BTD
 
 
 def apply(
@@ -92,11 +136,9 @@ def apply(
     params: Params,
     tokens_BT: jax.Array,
     *,
+    compute: Compute = DEFAULT,
     dropout_key: jax.Array | None = None,
     segments_BT: jax.Array | None = None,
-    dtype: Any = jnp.float32,
-    remat: bool = False,
-    constrain: Callable[[jax.Array], jax.Array] = lambda x_BTD: x_BTD,
 ) -> jax.Array:
     """The logits of the next token at every place.
 
@@ -104,65 +146,73 @@ def apply(
       params: as from `init`, of any floating dtype.
       tokens_BT: token ids, 0 <= id < vocab_size, T at most n_positions. A JAX
         gather clamps ids outside that range, so check them before.
+      compute: precision, devices, attention, rematerialization.
       dropout_key: None for no dropout.
       segments_BT: numbers that say which document a token belongs to. Tokens see
         only their own document, and its positions start at 0. None: one document.
-      dtype: of the computation between the embeddings and the logits.
-      remat: keep nothing of a block but its input for the backward pass, which
-        recomputes the rest: about a third more compute for several times less
-        memory.
-      constrain: applied to the residual stream between blocks; where a mesh is
-        used, `sharding.constrain_batch`.
 
     Returns:
       logits_BTV in float32.
 
     Raises:
       ValueError: if T exceeds n_positions.
+      UserError: if `compute.attention` cannot be used.
     """
-    length = tokens_BT.shape[1]
-    if length > config.n_positions:
-        raise ValueError(
-            f"{length} tokens do not fit the model's n_positions {config.n_positions}"
-        )
-    causal_TS = jnp.tril(jnp.ones((length, length), bool))
-    if segments_BT is None:
-        mask_BTS = causal_TS[None]
-        positions_BT = jnp.arange(length)[None]
-    else:
-        mask_BTS = causal_TS[None] & (segments_BT[:, :, None] == segments_BT[:, None])
-        positions_BT = _segment_positions(segments_BT)
-
-    trunk_def, block_def = graphdefs(config, dtype)
-    trunk_params, blocks_params = split_params(params)
-    trunk = merge(trunk_def, trunk_params)
-
-    keys = block_keys = None
-    if dropout_key is not None:
-        embed_key, blocks_key = jax.random.split(dropout_key)
-        keys = embed_key
-        block_keys = jax.random.split(blocks_key, (config.n_layer, 3))
-
-    def run_block(x_BTD, per_layer):
-        block_params, layer, layer_keys = per_layer
-        attn_key, *residual_keys = (None,) * 3 if layer_keys is None else layer_keys
-        attend = functools.partial(
-            layers.attention,
-            mask_BTS=mask_BTS,
-            scale=attention_scale(config, layer),
-            upcast=config.reorder_and_upcast_attn,
-            drop=lambda x: dropout.apply(config.attn_pdrop, x, attn_key),
-        )
-        block = merge(block_def, block_params)
-        return constrain(block(x_BTD, attend, tuple(residual_keys))), None
-
-    x_BTD = trunk.embed_tokens(tokens_BT, positions_BT)
-    x_BTD = constrain(dropout.apply(config.embd_pdrop, x_BTD, keys))
-    x_BTD, _ = jax.lax.scan(
-        jax.checkpoint(
-            run_block, policy=None if remat else _keep_matmuls(), prevent_cse=False
-        ),
-        x_BTD,
-        (blocks_params, jnp.arange(config.n_layer), block_keys),
+    x_BTD = hidden(
+        config,
+        params,
+        tokens_BT,
+        compute=compute,
+        dropout_key=dropout_key,
+        segments_BT=segments_BT,
     )
-    return trunk.logits(x_BTD)
+    return logits(config, params, x_BTD, compute=compute)
+
+
+def logits(
+    config: Config, params: Params, x_BTD: jax.Array, *, compute: Compute
+) -> jax.Array:
+    """The scores of the next token, BTV in float32, of what left the last block."""
+    return trunk(config, params, compute).logits(x_BTD)
+
+
+def token_losses(
+    config: Config,
+    params: Params,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    *,
+    compute: Compute,
+) -> jax.Array:
+    """The negative log-likelihood of each target, float32 BT, in nats.
+
+    Args:
+      x_BTD: what left the last block.
+      targets_BT: token ids below V.
+    """
+    outside = trunk(config, params, compute)
+    return cross_entropy.per_token(
+        outside.ln_f(x_BTD), outside.head_VD, targets_BT, compute=compute
+    )
+
+
+def total_loss(
+    config: Config,
+    params: Params,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    is_counted_BT: jax.Array,
+    *,
+    compute: Compute,
+) -> jax.Array:
+    """The sum of `token_losses` where they count, and cheap to differentiate."""
+    outside = trunk(config, params, compute)
+    return cross_entropy.total(
+        outside.ln_f(x_BTD), outside.head_VD, targets_BT, is_counted_BT, compute
+    )
+
+
+def trunk(config: Config, params: Params, compute: Compute) -> layers.Trunk:
+    """The embeddings, final norm and head, with their weights."""
+    own = {name: value for name, value in params.items() if name != "blocks"}
+    return merge(graphdefs(config, compute.dtype)[0], own)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import ad_checkpoint
 
-from gptjax.model import activations, dropout
+from gptjax.model import activations, attention, dropout
 from gptjax.model.config import Config
 
 # Given q_BHTK, k_BHTK and v_BHTK of one layer: what each query gathers, as BHTK.
@@ -22,46 +22,6 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # Given the name of each kernel of a block and the activations that come to it: those
 # that enter it.
 Tap = Callable[[str, jax.Array], jax.Array]
-
-# What `jax.checkpoint` policies know the result of attention by.
-ATTENDED = "attended"
-
-
-def attention(
-    q_BHTK: jax.Array,
-    k_BHSK: jax.Array,
-    v_BHSK: jax.Array,
-    *,
-    mask_BTS: jax.Array,
-    scale: jax.Array | float,
-    upcast: bool,
-    drop: Callable[[jax.Array], jax.Array],
-) -> jax.Array:
-    """Scaled dot-product attention; the softmax is always taken in float32.
-
-    Heads come before time: on CPU the products of many small matrices are faster in
-    that order, transposes included.
-
-    Args:
-      mask_BTS: bool, True where the query at T may see the key at S; B may be 1.
-      scale: what the scores are multiplied by.
-      upcast: whether the scores themselves are computed in float32 too (Hugging
-        Face's `reorder_and_upcast_attn`).
-      drop: applied to the attention probabilities.
-
-    Returns:
-      The gathered values, BHTK.
-    """
-    if upcast:
-        q_BHTK, k_BHSK = q_BHTK.astype(jnp.float32), k_BHSK.astype(jnp.float32)
-    scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK).astype(jnp.float32)
-    scores_BHTS = scores_BHTS * scale
-    # The lowest finite number and not -inf: a query that sees no key (padding) then
-    # gathers an average instead of NaN, which would reach the gradients.
-    lowest = jnp.finfo(jnp.float32).min
-    scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS, lowest)
-    weights_BHTS = drop(jax.nn.softmax(scores_BHTS).astype(v_BHSK.dtype))
-    return jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
 
 
 def _linear(config: Config, inputs, outputs, *, scaled: bool, dtype, rngs: nnx.Rngs):
@@ -107,7 +67,7 @@ class Attention(nnx.Module):
         x_BTD = tap("attn/qkv/kernel", x_BTD)
         q_BHTK, k_BHTK, v_BHTK = jnp.einsum("BTCHK->CBHTK", self.qkv(x_BTD))
         attended_BHTK = ad_checkpoint.checkpoint_name(
-            attend(q_BHTK, k_BHTK, v_BHTK), ATTENDED
+            attend(q_BHTK, k_BHTK, v_BHTK), attention.ATTENDED
         )
         attended_BTHK = jnp.moveaxis(attended_BHTK, 1, 2)
         return self.out(tap("attn/out/kernel", attended_BTHK))
@@ -175,12 +135,16 @@ class Trunk(nnx.Module):
     def embed_tokens(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         return self.embed.tokens(tokens_BT) + self.embed.positions(positions_BT)
 
+    @property
+    def head_VD(self) -> jax.Array:
+        """The output layer's weights, float32; often those of the token embedding."""
+        return getattr(self, "head", self.embed.tokens).embedding[...]
+
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Scores of the next token, BTV in float32, whatever the compute dtype."""
-        head = getattr(self, "head", self.embed.tokens)
         return jnp.einsum(
             "...D,VD->...V",
             self.ln_f(x_BTD),
-            head.embedding[...].astype(self.dtype),
+            self.head_VD.astype(self.dtype),
             preferred_element_type=jnp.float32,
         )

@@ -81,7 +81,7 @@ class Estimator:
         heads, mlp = gpt.n_head * gpt.head_width / tensor, gpt.mlp_width / tensor
         # What the backward pass finds ready of a block.
         kept = gpt.n_embd
-        if not training.remat:
+        if training.remat != "full":
             kept += 4 * heads + mlp + 2 * gpt.n_embd
         block = tokens * dtype.itemsize * (6 * gpt.n_embd + 4 * heads + 3 * mlp)
         weights = self._params_bytes / 4 * dtype.itemsize / tensor / gpt.n_layer
@@ -122,7 +122,7 @@ class Estimator:
             roofline.roofline(
                 self._chip,
                 compute_dtype=training.compute_dtype,
-                flops=model_flops * (4 / 3 if training.remat else 1),
+                flops=model_flops * (4 / 3 if training.remat == "full" else 1),
                 model_flops=model_flops,
                 memory_traffic=traffic,
                 sent_bytes=prediction.sent_bytes(sizes),

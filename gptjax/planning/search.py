@@ -5,13 +5,14 @@ best few. The batch of a step stays as the config says, so the run trains as bef
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gptjax import config, errors, model
+from gptjax import config, errors, model, sharding
 from gptjax.planning import compiling, estimates, topologies
 
-REMATS = (False, True)
+REMATS = ("matmuls", "full")
 """What may be asked of `training.remat`, the fastest first."""
 
 _MARGIN = 1.15
@@ -31,7 +32,7 @@ class Candidate:
         training = self.settings.training
         changed = {f"mesh.{axis}": size for axis, size in self.axes.items()} | {
             "training.accumulation_steps": training.accumulation_steps,
-            "training.remat": str(training.remat).lower(),
+            "training.remat": training.remat,
         }
         return [f"{key}={value}" for key, value in changed.items()]
 
@@ -77,12 +78,17 @@ def _variants(
     settings: config.Run, topology: topologies.Topology
 ) -> Iterator[tuple[config.Run, dict[str, int]]]:
     batch = settings.training.batch_sequences
-    for tensor in _divisors(topology.devices):
-        for fsdp in _divisors(topology.devices // tensor):
-            data = topology.devices // tensor // fsdp
+    # How a sequence is split is part of the recipe, as its length is.
+    fixed = dict.fromkeys(sharding.AXES, 1) | {
+        axis: size for axis, size in settings.mesh if axis == "context"
+    }
+    devices = topology.devices // math.prod(fixed.values())
+    for tensor in _divisors(devices):
+        for fsdp in _divisors(devices // tensor):
+            data = devices // tensor // fsdp
             if data % topology.nodes:
                 continue
-            axes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+            axes = fixed | {"data": data, "fsdp": fsdp, "tensor": tensor}
             for parts in _divisors(batch):
                 if batch // parts % (data * fsdp) or parts & (parts - 1):
                     continue
@@ -91,7 +97,7 @@ def _variants(
 
 
 def _changed(
-    settings: config.Run, axes: dict[str, int], parts: int, remat: Any
+    settings: config.Run, axes: dict[str, int], parts: int, remat: str
 ) -> config.Run:
     training = settings.training.model_copy(
         update={"accumulation_steps": parts, "remat": remat}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from gptjax import config as config_lib
 from gptjax import model, sharding
 from gptjax.training import loss as loss_lib
 from gptjax.training.optimizer import Schedule
@@ -17,15 +18,25 @@ Batch = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
+def compute_of(settings: config_lib.Training, mesh: Mesh) -> model.Compute:
+    """How a config's training is computed."""
+    return model.Compute(
+        dtype=settings.compute_dtype,
+        mesh=mesh,
+        attention=settings.attention,
+        remat=settings.remat,
+        unroll=settings.unroll_layers,
+        loss_chunk_tokens=settings.loss_chunk_tokens,
+    )
+
+
 def batch_loss(
     config: model.Config,
     params: Any,
     batch: Batch,
     *,
+    compute: model.Compute,
     dropout_key: jax.Array | None = None,
-    dtype: Any = jnp.float32,
-    remat: bool = False,
-    constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> tuple[jax.Array, jax.Array]:
     """The summed loss of a batch and its number of predicted tokens.
 
@@ -33,17 +44,17 @@ def batch_loss(
       batch: `tokens` and `labels`, and `segments` where documents are kept apart;
         all (B, T).
     """
-    logits_BTV = model.apply(
+    x_BTD = model.hidden(
         config,
         params,
         batch["tokens"],
+        compute=compute,
         dropout_key=dropout_key,
         segments_BT=batch.get("segments"),
-        dtype=dtype,
-        remat=remat,
-        constrain=constrain,
     )
-    return loss_lib.next_token_loss(logits_BTV, batch["labels"])
+    return loss_lib.next_token_loss(
+        config, params, x_BTD, batch["labels"], compute=compute
+    )
 
 
 def mean_gradients(
@@ -51,10 +62,8 @@ def mean_gradients(
     params: Any,
     batch: Batch,
     *,
-    mesh: Mesh,
+    compute: model.Compute,
     dropout_key: jax.Array | None = None,
-    dtype: Any = jnp.float32,
-    remat: bool = False,
 ) -> tuple[Any, jax.Array, jax.Array]:
     """The gradient of a batch's mean loss, that loss, and its predicted tokens.
 
@@ -64,19 +73,10 @@ def mean_gradients(
       batch: arrays (A, B, T): A parts, one after the other, to save memory.
       dropout_key: None: no dropout.
     """
-    constrain = sharding.constrain_batch(mesh)
 
     def loss_and_grads(batch, key):
         def function(params):
-            return batch_loss(
-                config,
-                params,
-                batch,
-                dropout_key=key,
-                dtype=dtype,
-                remat=remat,
-                constrain=constrain,
-            )
+            return batch_loss(config, params, batch, compute=compute, dropout_key=key)
 
         return jax.value_and_grad(function, has_aux=True)(params)
 
@@ -104,10 +104,7 @@ def make_step(
     optimizer: optax.GradientTransformationExtraArgs,
     schedule: Schedule,
     places: TrainState,
-    mesh: Mesh,
-    *,
-    dtype: Any = jnp.float32,
-    remat: bool = False,
+    compute: model.Compute,
 ) -> Step:
     """The jitted training step; masks are arguments, so new ones compile nothing.
 
@@ -115,6 +112,7 @@ def make_step(
       config: its dropout rates are used as they stand.
       optimizer: from `make_optimizer`; its `update` takes `masks`.
       places: the shardings of the state, from `state.shardings`.
+      compute: on the mesh of `places`.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`. The state is donated. `batch`
@@ -130,10 +128,8 @@ def make_step(
             config,
             state.params,
             batch,
-            mesh=mesh,
+            compute=compute,
             dropout_key=jax.random.fold_in(key, state.step) if has_dropout else None,
-            dtype=dtype,
-            remat=remat,
         )
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, masks=state.masks
@@ -148,6 +144,7 @@ def make_step(
         }
         return TrainState(state.step + 1, params, state.masks, opt_state), metrics
 
+    mesh = places.step.mesh
     whole = sharding.replicated(mesh)
     return jax.jit(
         step,
@@ -160,10 +157,7 @@ def make_step(
 def make_gradients(
     config: model.Config,
     places: TrainState,
-    mesh: Mesh,
-    *,
-    dtype: Any = jnp.float32,
-    remat: bool = False,
+    compute: model.Compute,
 ) -> Callable[[Any, Batch], Any]:
     """The jitted gradient of every weight, pruned ones too, without dropout.
 
@@ -174,12 +168,10 @@ def make_gradients(
     config = config.without_dropout()
 
     def gradients(params, batch):
-        return mean_gradients(
-            config, params, batch, mesh=mesh, dtype=dtype, remat=remat
-        )[0]
+        return mean_gradients(config, params, batch, compute=compute)[0]
 
     return jax.jit(
         gradients,
-        in_shardings=(places.params, sharding.batch_sharding(mesh)),
+        in_shardings=(places.params, sharding.batch_sharding(places.step.mesh)),
         out_shardings=places.params,
     )

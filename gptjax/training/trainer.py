@@ -52,6 +52,12 @@ class Trainer:
                 f"the model's n_positions {model_config.n_positions}"
             )
 
+        if settings.data.sequence_tokens % mesh.shape["context"]:
+            raise errors.UserError(
+                f"data.sequence_tokens: {settings.data.sequence_tokens} do not divide "
+                f"over mesh.context {mesh.shape['context']}"
+            )
+
         self.shapes = model.shapes(model_config)
         self.prunable: tree.Rules = ((r".*", False),)
         tracks_movement = False
@@ -68,19 +74,16 @@ class Trainer:
             tracks_movement=tracks_movement,
         )
         self.places = state.shardings(mesh, self.shapes, mask_shapes, self.optimizer)
+        compute = step_lib.compute_of(training, mesh)
         self.train_step = step_lib.make_step(
             model_config if training.dropout else model_config.without_dropout(),
             self.optimizer,
             schedule,
             self.places,
-            mesh,
-            dtype=self.dtype,
-            remat=training.remat,
+            compute,
         )
         self.change_masks = updates.make_change(self.optimizer, self.places)
-        self.gradients = step_lib.make_gradients(
-            model_config, self.places, mesh, dtype=self.dtype, remat=training.remat
-        )
+        self.gradients = step_lib.make_gradients(model_config, self.places, compute)
         self.folder = pathlib.Path(settings.out)
         self.is_main = jax.process_index() == 0
         self.log = logs.MetricsLog(self.folder, is_main=self.is_main)

@@ -3,7 +3,6 @@
 import operator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax import model
@@ -22,13 +21,13 @@ def test_blocks_one_after_another_give_the_logits_of_the_whole():
     params = model.init(jax.random.key(0), config)
     params["blocks"] = jax.tree.map(lambda x: x + 0.1, params["blocks"])
     tokens_BT = jax.random.randint(jax.random.key(1), (2, 9), 0, 31)
-    x_BTD = model.embed(config, params, tokens_BT, dtype=jnp.float32)
+    x_BTD = model.embed(config, params, tokens_BT, compute=model.Compute())
     for layer in range(3):
         block = jax.tree.map(operator.itemgetter(layer), params["blocks"])
         x_BTD, inputs = model.apply_block(
-            config, block, x_BTD, layer=layer, dtype=jnp.float32
+            config, block, x_BTD, layer=layer, compute=model.Compute()
         )
-    logits_BTV = model.logits(config, params, x_BTD, dtype=jnp.float32)
+    logits_BTV = model.logits(config, params, x_BTD, compute=model.Compute())
     np.testing.assert_allclose(
         logits_BTV, model.apply(config, params, tokens_BT), rtol=0, atol=1e-5
     )

@@ -1,4 +1,4 @@
-"""What the model does beyond stock evaluation: dropout, segments, remat, init."""
+"""What the model does beyond stock evaluation: dropout, segments, init."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ COMPILER = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": 
 apply = jax.jit(
     model.apply,
     static_argnums=0,
-    static_argnames=("dtype", "remat"),
+    static_argnames="compute",
     compiler_options=COMPILER,
 )
 init = jax.jit(model.init, static_argnums=1, compiler_options=COMPILER)
@@ -170,27 +170,6 @@ def test_documents_in_one_sequence_do_not_see_each_other(params):
     np.testing.assert_allclose(packed_BTV[1], whole_BTV[1], rtol=1e-5, atol=1e-5)
 
 
-def test_remat_gives_the_same_gradients(params):
-    """Recomputed blocks must drop what they dropped the first time."""
-    config = with_rates(attn_pdrop=0.3, resid_pdrop=0.3, embd_pdrop=0.3)
-
-    def gradients(remat):
-        def loss(params):
-            logits = model.apply(
-                config, params, TOKENS_BT, dropout_key=KEY, remat=remat
-            )
-            return jnp.square(logits).mean()
-
-        compiled = jax.jit(jax.value_and_grad(loss), compiler_options=COMPILER)
-        return compiled(params)
-
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        gradients(remat=True),
-        gradients(remat=False),
-    )
-
-
 def test_no_token_sees_the_future(params):
     """The mask is the model's whole point."""
     changed_BT = TOKENS_BT.at[:, 7].set((TOKENS_BT[:, 7] + 1) % 13)
@@ -203,7 +182,9 @@ def test_no_token_sees_the_future(params):
 def test_bfloat16_compute_stays_near_and_gives_float32_logits(params):
     """A loss of bfloat16 logits would lose its last digits where they count."""
     exact = apply(CONFIG, params, TOKENS_BT)
-    rounded = apply(CONFIG, params, TOKENS_BT, dtype=jnp.bfloat16)
+    rounded = apply(
+        CONFIG, params, TOKENS_BT, compute=model.Compute(dtype=jnp.bfloat16)
+    )
     assert rounded.dtype == jnp.float32
     error = np.abs(rounded - exact).max() / np.abs(exact).max()
     assert 0 < error < 0.05

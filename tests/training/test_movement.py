@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptjax import config, convert, errors, masks, sharding, training, tree
+from gptjax import config, convert, errors, masks, model, sharding, training, tree
 from gptjax.training import optimizer, state, step
 
 STEPS = 4
@@ -49,7 +49,7 @@ def test_the_scores_are_those_of_a_float64_torch_loop(hugging_face, tmp_path):
     schedule = optimizer.make_schedule(settings, steps=STEPS)
     chain = optimizer.make_optimizer(settings, schedule, params, tracks_movement=True)
     places = state.shardings(mesh, params, half, chain)
-    train_step = step.make_step(gpt, chain, schedule, places, mesh)
+    train_step = step.make_step(gpt, chain, schedule, places, model.Compute(mesh=mesh))
     current = state.start(params, half, chain, step=0, mesh=mesh)
     for tokens in batches:
         batch = {"tokens": tokens, "labels": tokens}

@@ -1,5 +1,7 @@
 """The training step: against torch, over meshes, over accumulation, over dtypes."""
 
+import dataclasses
+
 import chex
 import hypothesis
 import jax
@@ -62,7 +64,11 @@ class Setup:
         self.dense = masks.dense(self.params, PRUNABLE)
         self.places = state.shardings(self.mesh, params, self.dense, self.optimizer)
         self.step = step.make_step(
-            gpt, self.optimizer, schedule, self.places, self.mesh, dtype=dtype
+            gpt,
+            self.optimizer,
+            schedule,
+            self.places,
+            model.Compute(dtype=dtype, mesh=self.mesh),
         )
 
     def start(self, weight_masks=None, *, at=0):
@@ -102,8 +108,12 @@ def test_the_loss_is_that_of_hugging_faces_model():
     """Shift, mask and mean: each is easily off by one token."""
     batch = some_batch()
     tokens, labels = batch["tokens"][0], batch["labels"][0]
-    logits = np.random.default_rng(1).normal(size=(*tokens.shape, 40))
-    total, count = loss.next_token_loss(jnp.asarray(logits, jnp.float32), labels)
+    gpt = dataclasses.replace(SMALL, vocab_size=40)
+    params = model.init(jax.random.key(1), gpt)
+    compute = model.Compute()
+    x_BTD = model.hidden(gpt, params, tokens, compute=compute)
+    logits = np.array(model.logits(gpt, params, x_BTD, compute=compute))
+    total, count = loss.next_token_loss(gpt, params, x_BTD, labels, compute=compute)
     expected = torch.nn.functional.cross_entropy(
         torch.tensor(logits[:, :-1].reshape(-1, 40)),
         torch.tensor(labels[:, 1:].reshape(-1).astype(np.int64)),
@@ -235,7 +245,7 @@ def test_a_mesh_changes_neither_loss_nor_gradients(sizes):
 
         def mean(params):
             total, count = step.batch_loss(
-                gpt, params, placed, constrain=sharding.constrain_batch(mesh)
+                gpt, params, placed, compute=model.Compute(mesh=mesh)
             )
             return total / count
 

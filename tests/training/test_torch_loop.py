@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from gptjax import assets, config, convert, data, masks, sharding
+from gptjax import assets, config, convert, data, masks, model, sharding
 from gptjax.training import optimizer, state, step
 
 STEPS, SEQUENCES, LENGTH = 50, 4, 64
@@ -78,7 +78,7 @@ def our_losses(batches):
     chain = optimizer.make_optimizer(settings, schedule, params)
     dense = masks.dense(params, config.Pruning(sparsities=(0.5,)).prunable)
     places = state.shardings(mesh, params, dense, chain)
-    train_step = step.make_step(gpt, chain, schedule, places, mesh)
+    train_step = step.make_step(gpt, chain, schedule, places, model.Compute(mesh=mesh))
     current = state.start(params, dense, chain, step=0, mesh=mesh)
     losses = []
     for batch in batches:

@@ -34,12 +34,15 @@ class How:
     dtype: Any
     mesh: Mesh
 
+    @property
+    def compute(self) -> model.Compute:
+        return model.Compute(dtype=self.dtype, mesh=self.mesh)
+
     def run_block(self, block, x_BTD, layer):
-        """`model.apply_block`, its result split over sequences alone."""
-        x_BTD, inputs = model.apply_block(
-            self.config, block, x_BTD, layer=layer, dtype=self.dtype
+        """`model.apply_block` of that block."""
+        return model.apply_block(
+            self.config, block, x_BTD, layer=layer, compute=self.compute
         )
-        return sharding.constrain_batch(self.mesh)(x_BTD), inputs
 
 
 class Stream:
@@ -135,8 +138,7 @@ def check(config: model.Config, tokens_NT: np.ndarray) -> None:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _embed(how, trunk, tokens_BT):
-    x_BTD = model.embed(how.config, trunk, tokens_BT, dtype=how.dtype)
-    return sharding.constrain_batch(how.mesh)(x_BTD)
+    return model.embed(how.config, trunk, tokens_BT, compute=how.compute)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)

@@ -73,15 +73,18 @@ def scores(
         "labels": in_parts(tokens_NT, loss.IGNORED),
     }
 
-    def compute(params, batch):
+    def score(params, batch):
         # Recomputed activations: here memory counts for more than time.
         gradients, _, _ = step.mean_gradients(
-            config.without_dropout(), params, batch, mesh=mesh, dtype=dtype, remat=True
+            config.without_dropout(),
+            params,
+            batch,
+            compute=model.Compute(dtype=dtype, mesh=mesh, remat="full"),
         )
         return saliency(params, gradients)
 
     places = jax.tree.map(lambda _: sharding.batch_sharding(mesh), batch)
     shardings = sharding.param_shardings(mesh, params)
-    return jax.jit(compute, out_shardings=shardings)(
+    return jax.jit(score, out_shardings=shardings)(
         params, sharding.place(batch, places)
     )

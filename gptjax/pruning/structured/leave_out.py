@@ -81,19 +81,18 @@ def loss(
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))
 def _loss(config, params, tokens_BT, weights_B, is_kept_L, mesh):
-    constrain = sharding.constrain_batch(mesh)
+    compute = model.Compute(mesh=mesh)
 
     def run(x_BTD, per_layer):
         block, layer, is_kept = per_layer
-        y_BTD, _ = model.apply_block(
-            config, block, x_BTD, layer=layer, dtype=jnp.float32
-        )
-        return constrain(jnp.where(is_kept, y_BTD, x_BTD)), None
+        y_BTD, _ = model.apply_block(config, block, x_BTD, layer=layer, compute=compute)
+        return jnp.where(is_kept, y_BTD, x_BTD), None
 
-    x_BTD = constrain(model.embed(config, params, tokens_BT, dtype=jnp.float32))
+    x_BTD = model.embed(config, params, tokens_BT, compute=compute)
     layers = jnp.arange(config.n_layer)
     x_BTD, _ = jax.lax.scan(run, x_BTD, (params["blocks"], layers, is_kept_L))
     labels_BT = jnp.where(weights_B[:, None] > 0, tokens_BT, loss_lib.IGNORED)
-    logits_BTV = model.logits(config, params, x_BTD, dtype=jnp.float32)
-    total, _ = loss_lib.next_token_loss(logits_BTV, labels_BT)
+    total, _ = loss_lib.next_token_loss(
+        config, params, x_BTD, labels_BT, compute=compute
+    )
     return jax.lax.with_sharding_constraint(total, sharding.replicated(mesh))

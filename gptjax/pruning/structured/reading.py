@@ -67,17 +67,17 @@ def watch(
 
 @functools.partial(jax.jit, static_argnames=("config", "of_block", "mesh"))
 def _watched(config, params, tokens_BT, weights_B, of_block, mesh):
-    constrain = sharding.constrain_batch(mesh)
+    compute = model.Compute(mesh=mesh)
 
     def run(x_BTD, per_layer):
         block, layer = per_layer
         y_BTD, inputs = model.apply_block(
-            config, block, x_BTD, layer=layer, dtype=jnp.float32
+            config, block, x_BTD, layer=layer, compute=compute
         )
         seen = of_block(x_BTD, y_BTD, inputs)
-        return constrain(y_BTD), jnp.tensordot(weights_B, seen, axes=1)
+        return y_BTD, jnp.tensordot(weights_B, seen, axes=1)
 
-    x_BTD = constrain(model.embed(config, params, tokens_BT, dtype=jnp.float32))
+    x_BTD = model.embed(config, params, tokens_BT, compute=compute)
     layers = jnp.arange(config.n_layer)
     _, sums = jax.lax.scan(run, x_BTD, (params["blocks"], layers))
     # Whole on every host, so that each can read it.

@@ -57,7 +57,7 @@ def scores(
 @functools.partial(jax.jit, static_argnames=("config", "what", "mesh"))
 def _squared_gradients(config, params, tokens_BT, weights_B, what, mesh):
     """The sum over the sequences of a batch, (L, parts)."""
-    constrain = sharding.constrain_batch(mesh)
+    compute = model.Compute(mesh=mesh)
     kernel, size, missing_axes = _GATED[what]
     labels_BT = jnp.where(weights_B[:, None] > 0, tokens_BT, loss_lib.IGNORED)
 
@@ -69,17 +69,18 @@ def _squared_gradients(config, params, tokens_BT, weights_B, what, mesh):
             block,
             x_BTD,
             layer=layer,
-            dtype=jnp.float32,
+            compute=compute,
             gates={kernel: jnp.expand_dims(gates_BX, missing_axes)},
         )
-        return constrain(y_BTD), None
+        return y_BTD, None
 
     def loss(gates_LBX):
-        x_BTD = constrain(model.embed(config, params, tokens_BT, dtype=jnp.float32))
+        x_BTD = model.embed(config, params, tokens_BT, compute=compute)
         layers = jnp.arange(config.n_layer)
         x_BTD, _ = jax.lax.scan(run, x_BTD, (params["blocks"], layers, gates_LBX))
-        logits_BTV = model.logits(config, params, x_BTD, dtype=jnp.float32)
-        total, _ = loss_lib.next_token_loss(logits_BTV, labels_BT)
+        total, _ = loss_lib.next_token_loss(
+            config, params, x_BTD, labels_BT, compute=compute
+        )
         return total / (tokens_BT.shape[1] - 1)
 
     shape = (config.n_layer, len(tokens_BT), getattr(config, size))

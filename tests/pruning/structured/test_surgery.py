@@ -141,13 +141,13 @@ def test_layers_keep_the_attention_scale_of_their_old_number(upcast, tokens):
 
 
 def _run_blocks(config, params, layers, tokens):
-    x_BTD = model.embed(config, params, tokens, dtype=jnp.float32)
+    x_BTD = model.embed(config, params, tokens, compute=model.Compute())
     for layer in layers:
         block = jax.tree.map(lambda leaf, n=layer: leaf[n], params["blocks"])
         x_BTD, _ = model.apply_block(
-            config, block, x_BTD, layer=layer, dtype=jnp.float32
+            config, block, x_BTD, layer=layer, compute=model.Compute()
         )
-    return np.asarray(model.logits(config, params, x_BTD, dtype=jnp.float32))
+    return np.asarray(model.logits(config, params, x_BTD, compute=model.Compute()))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_trained_model_survives_its_cut_in_stock_transformers(
 ):
     """Trained weights spread over magnitudes that random ones do not show."""
     source = convert.resolve("packaged")
-    config, params = convert.load(source, dtype=jnp.float32)
+    config, params = convert.load(source, compute=model.Compute())
     scores = np.random.default_rng(0).random(
         (6,) if what == "layers" else (6, config.mlp_width)
     )

@@ -1,0 +1,197 @@
+"""The loss of the next token, a chunk of tokens at a time.
+
+Logits are V times as many as tokens: 50257 floats for each, and as many again for
+their gradient. Here they exist for one chunk of tokens only. Where gradients are
+wanted they are taken in the same turn, since the loss is a plain sum: nothing is
+computed twice for it. On a mesh every device takes its own tokens, the devices of a
+`tensor` group too, and gathers the head for them.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from gptjax import sharding
+from gptjax.model.compute import Compute
+
+CHUNK_BYTES = 2**26
+"""Of a chunk's float32 logits on one device, unless `Compute` says how many tokens."""
+
+_HEAD_AXES = ("fsdp", "tensor")
+_HEAD = P(None, _HEAD_AXES)
+
+
+def per_token(
+    x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, *, compute: Compute
+) -> jax.Array:
+    """The negative log-likelihood of each target, float32 BT, in nats.
+
+    Args:
+      x_BTD: what the head reads, after the final norm.
+      head_VD: the head, or the embedding that it is tied to.
+      targets_BT: token ids below V.
+    """
+
+    def local(x_BTD, head_VD, targets_BT):
+        head_VD = _gather(head_VD, x_BTD.dtype, compute)
+
+        def one(chunk):
+            x_CD, targets_C = chunk
+            return _nll(_logits(x_CD, head_VD), targets_C)[0]
+
+        cut = _Chunks(targets_BT.shape, len(head_VD), compute)
+        return cut.join(jax.lax.map(one, (cut(x_BTD), cut(targets_BT))))
+
+    tokens = _tokens_spec(compute, targets_BT.shape[1])
+    run = _mapped(local, compute, (tokens, _HEAD, tokens), tokens)
+    return run(x_BTD, head_VD, targets_BT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def total(
+    x_BTD: jax.Array,
+    head_VD: jax.Array,
+    targets_BT: jax.Array,
+    is_counted_BT: jax.Array,
+    compute: Compute,
+) -> jax.Array:
+    """The sum of the negative log-likelihoods of the targets that count, in nats.
+
+    Args:
+      x_BTD, head_VD, targets_BT: as for `per_token`.
+      is_counted_BT: bool.
+
+    Returns:
+      A float32 scalar, to be differentiated by `x_BTD` and `head_VD`.
+    """
+    nll_BT = per_token(x_BTD, head_VD, targets_BT, compute=compute)
+    return jnp.where(is_counted_BT, nll_BT, 0).sum()
+
+
+def _total_and_slopes(x_BTD, head_VD, targets_BT, is_counted_BT, compute):
+    """The sum, and its derivatives by `x_BTD` and by `head_VD`."""
+
+    def local(x_BTD, head_VD, targets_BT, is_counted_BT):
+        whole_VD = _gather(head_VD, x_BTD.dtype, compute)
+
+        def one(chunk):
+            x_CD, targets_C, is_counted_C = chunk
+            logits_CV = _logits(x_CD, whole_VD)
+            nll_C, logsumexp_C = _nll(logits_CV, targets_C)
+            # softmax - onehot, in one pass over the logits.
+            ids_CV = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
+            slope_CV = jnp.exp(logits_CV - logsumexp_C[:, None])
+            slope_CV = slope_CV - (ids_CV == targets_C[:, None])
+            slope_CV = jnp.where(is_counted_C[:, None], slope_CV, 0).astype(x_CD.dtype)
+            head_slope_VD = jnp.einsum(
+                "CV,CD->VD", slope_CV, x_CD, preferred_element_type=jnp.float32
+            )
+            nll = jnp.where(is_counted_C, nll_C, 0).sum()
+            return (nll, head_slope_VD), jnp.einsum("CV,VD->CD", slope_CV, whole_VD)
+
+        def add(sums, chunk):
+            own, x_slope_CD = one(chunk)
+            return jax.tree.map(jnp.add, sums, own), x_slope_CD
+
+        cut = _Chunks(targets_BT.shape, len(head_VD), compute)
+        chunks = (cut(x_BTD), cut(targets_BT), cut(is_counted_BT))
+        if cut.count == 1:
+            # As most runs have it: no zeros of the head's size to start from.
+            sums, x_slopes_NCD = one(jax.tree.map(lambda x: x[0], chunks))
+        else:
+            zeros = (jnp.float32(0), jnp.zeros(whole_VD.shape, jnp.float32))
+            sums, x_slopes_NCD = jax.lax.scan(add, zeros, chunks)
+        nll, head_slope_VD = sums
+        if compute.mesh is not None:
+            nll = jax.lax.psum(nll, compute.mesh.axis_names)
+            head_slope_VD = jax.lax.psum(head_slope_VD, ("data", "context"))
+            head_slope_VD = jax.lax.psum_scatter(
+                head_slope_VD, _HEAD_AXES, scatter_dimension=1, tiled=True
+            )
+        return (
+            nll,
+            cut.join(x_slopes_NCD, x_BTD.shape[-1]),
+            head_slope_VD.astype(head_VD.dtype),
+        )
+
+    tokens = _tokens_spec(compute, targets_BT.shape[1])
+    run = _mapped(local, compute, (tokens, _HEAD, tokens, tokens), (P(), tokens, _HEAD))
+    nll, *slopes = run(x_BTD, head_VD, targets_BT, is_counted_BT)
+    return nll, slopes
+
+
+def _scaled_slopes(compute, slopes, cotangent):
+    del compute
+    scaled = (cotangent * slope.astype(jnp.float32) for slope in slopes)
+    x_BTD, head_VD = (
+        s.astype(own.dtype) for s, own in zip(scaled, slopes, strict=True)
+    )
+    return x_BTD, head_VD, None, None
+
+
+total.defvjp(_total_and_slopes, _scaled_slopes)
+
+
+def _logits(x_CD: jax.Array, head_VD: jax.Array) -> jax.Array:
+    return jnp.einsum("CD,VD->CV", x_CD, head_VD, preferred_element_type=jnp.float32)
+
+
+def _nll(logits_CV: jax.Array, targets_C: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The negative log-likelihoods of targets, and the logsumexp of their logits."""
+    logsumexp_C = jax.nn.logsumexp(logits_CV, axis=-1)
+    picked_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
+    return logsumexp_C - picked_C, logsumexp_C
+
+
+class _Chunks:
+    """Cuts arrays of a device's tokens, BT..., into NC...; 0 fills the last up."""
+
+    def __init__(self, shape: tuple[int, int], vocabulary: int, compute: Compute):
+        self.shape, self.tokens = shape, math.prod(shape)
+        most = compute.loss_chunk_tokens or max(1, CHUNK_BYTES // (4 * vocabulary))
+        # Of even sizes, so that little is filled up.
+        self.count = -(-self.tokens // most)
+        self.size = -(-self.tokens // self.count)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rest = x.shape[2:]
+        fill = [(0, self.count * self.size - self.tokens)] + [(0, 0)] * len(rest)
+        flat = jnp.pad(x.reshape(self.tokens, *rest), fill)
+        return flat.reshape(self.count, self.size, *rest)
+
+    def join(self, x: jax.Array, *rest: int) -> jax.Array:
+        """The reverse; `rest` are the axes after those of the tokens."""
+        return x.reshape(-1, *rest)[: self.tokens].reshape(*self.shape, *rest)
+
+
+def _gather(head_VD: jax.Array, dtype: jnp.dtype, compute: Compute) -> jax.Array:
+    """The whole head, from the columns that a device has of it."""
+    head_VD = head_VD.astype(dtype)
+    if compute.mesh is None:
+        return head_VD
+    return jax.lax.all_gather(head_VD, _HEAD_AXES, axis=1, tiled=True)
+
+
+def _tokens_spec(compute: Compute, length: int) -> P:
+    """How a batch is split, BT...: sequences, and time as finely as it divides."""
+    finest = ("context", "tensor")
+    divides = length % (compute.parts("context") * compute.parts("tensor")) == 0
+    time = finest if divides else compute.time_axis(length)
+    return P(sharding.BATCH_AXES, time)
+
+
+def _mapped(function, compute, inputs, outputs):
+    """`function` on each device's part; on everything without a mesh."""
+    if compute.mesh is None:
+        return function
+    # Without the check of what varies: all collectives are written out here.
+    return jax.shard_map(
+        function,
+        mesh=compute.mesh,
+        in_specs=inputs,
+        out_specs=outputs,
+        check_vma=False,
+    )
