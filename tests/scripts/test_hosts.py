@@ -1,16 +1,24 @@
 """The scripts for TPU slices join their hosts and hand the rest to the command."""
 
 import importlib.util
+import os
 import pathlib
+import subprocess
 import sys
 
 import jax
 import pytest
 
-from gptjax import cli
+from gptjax import assets, cli
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 COMMANDS = ["compare", "convert", "evaluate", "generate", "prune", "train"]
+TORCHRUN = {
+    "MASTER_ADDR": "host",
+    "MASTER_PORT": "29500",
+    "WORLD_SIZE": "16",
+    "RANK": "9",
+}
 
 
 @pytest.fixture
@@ -18,10 +26,15 @@ def calls(monkeypatch):
     """What was called, in order, instead of JAX's networking and the commands."""
     seen = []
     monkeypatch.setattr(
-        jax.distributed, "initialize", lambda *hosts: seen.append(("join", *hosts))
+        jax.distributed,
+        "initialize",
+        lambda *hosts, **how: seen.append(("join", *hosts, *how.values())),
     )
     monkeypatch.setattr(cli, "main", lambda argv: seen.append(("run", *argv)) or 3)
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    for name in [*TORCHRUN, "LOCAL_RANK", "LOCAL_WORLD_SIZE"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
     yield seen
     sys.modules.pop("hosts", None)
 
@@ -59,3 +72,80 @@ def test_half_named_hosts_are_refused(calls, monkeypatch):
     """A missing process number would leave the other hosts waiting."""
     assert _start(monkeypatch, "train", "--coordinator", "host:1234", "a.yaml") == 2
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("more", "joined"),
+    [
+        ({}, ("host:29500", 16, 9, None)),
+        ({"LOCAL_RANK": "1"}, ("host:29500", 16, 9, [1])),
+        (
+            {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"},
+            ("host:29500", 16, 9, [1]),
+        ),
+        (
+            {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"},
+            ("host:29500", 16, 9, None),
+        ),
+        (
+            {"TORCHELASTIC_USE_AGENT_STORE": "True"},
+            ("host:29501", 16, 9, None),
+        ),
+    ],
+    ids=["bare", "local rank", "a process a GPU", "a process a host", "torchrun"],
+)
+def test_hosts_join_as_torchrun_says(calls, monkeypatch, more, joined):
+    """Eight processes that each took all GPUs of their host would fight for memory; a
+    coordinator where torchrun listens itself would not start."""
+    for name, value in {**TORCHRUN, **more}.items():
+        monkeypatch.setenv(name, value)
+    _start(monkeypatch, "train", "--distributed", "a.yaml")
+    assert calls == [("join", *joined, "deactivate"), ("run", "train", "a.yaml")]
+
+
+def test_some_of_torchruns_variables_are_none(calls, monkeypatch):
+    """MASTER_ADDR alone stands in many a Slurm script, and says nothing of ranks."""
+    monkeypatch.setenv("MASTER_ADDR", "host")
+    _start(monkeypatch, "train", "--distributed", "a.yaml")
+    assert calls == [("join",), ("run", "train", "a.yaml")]
+
+
+def test_a_rank_that_is_no_number_is_refused(calls, monkeypatch, capsys):
+    """A variable that a launcher left unfilled would end in a traceback."""
+    for name, value in {**TORCHRUN, "RANK": "$RANK"}.items():
+        monkeypatch.setenv(name, value)
+    assert _start(monkeypatch, "train", "--distributed", "a.yaml") == 2
+    assert "RANK=$RANK: not a number" in capsys.readouterr().err
+    assert calls == []
+
+
+@pytest.mark.slow
+def test_torchrun_starts_two_processes_that_join(tmp_path):
+    """Its own store listens at MASTER_PORT, which no stand-in would tell."""
+    out = tmp_path / "run"
+    overrides = {
+        "out": out,
+        "mesh.fsdp": 2,
+        "mesh.data": 1,
+        "data.cache_dir": tmp_path / "cache",
+        "data.valid": "null",
+        "data.sequence_tokens": 32,
+        "training.batch_sequences": 2,
+        "training.steps": 1,
+        "training.checkpoint_every_steps": 0,
+        "optimizer.warmup_steps": 0,
+    }
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *(SCRIPTS / "train.py", "--distributed", assets.demo_config()),
+            *(f"{key}={value}" for key, value in overrides.items()),
+        ],
+        env={**os.environ, "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # On two devices, one of each process, or mesh.fsdp would have been refused.
+    assert (out / "export" / "model.safetensors").exists()
