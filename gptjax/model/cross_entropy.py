@@ -107,10 +107,11 @@ def _total_and_slopes(x_BTD, head_VD, targets_BT, is_counted_BT, compute):
         nll, head_slope_VD = sums
         if compute.mesh is not None:
             nll = jax.lax.psum(nll, compute.mesh.axis_names)
-            head_slope_VD = jax.lax.psum(head_slope_VD, ("data", "context"))
+            # Scattered first: what the other axes then sum is a part of it.
             head_slope_VD = jax.lax.psum_scatter(
                 head_slope_VD, _HEAD_AXES, scatter_dimension=1, tiled=True
             )
+            head_slope_VD = jax.lax.psum(head_slope_VD, ("data", "context"))
         return (
             nll,
             cut.join(x_slopes_NCD, x_BTD.shape[-1]),

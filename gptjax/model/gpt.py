@@ -128,7 +128,8 @@ def hidden(
         (params["blocks"], jnp.arange(config.n_layer), block_keys),
         unroll=min(compute.unroll, config.n_layer),
     )
-    return x_BTD
+    # Else the loss, which splits time over `tensor`, makes every block do so too.
+    return compute.split_residual(x_BTD)
 
 
 def apply(
