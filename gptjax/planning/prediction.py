@@ -51,21 +51,29 @@ def predict(sizes: Sizes) -> list[Need]:
     """What a step sends at most, purpose by purpose; nothing on one device.
 
     - weights: each is gathered whole over `fsdp` for the forward and again for the
-      backward pass, in each part of a batch.
-    - gradients: each is summed over all that share a batch, `data` and `fsdp`; in two
-      all-reduces at worst, over `fsdp` and of what is left over `data`.
+      backward pass, in each part of a batch; embeddings over `tensor` too.
+    - gradients: each is summed over all that share a batch, `data`, `fsdp` and
+      `context`; in two all-reduces at worst, over `fsdp` and of what is left over the
+      others. That of a tied embedding comes from the look-up and from the head.
     - embeddings: their width is split over `fsdp` and `tensor`, so the embedded tokens
       are moved to where the sequences are, and their gradients back.
     - activations: over `tensor`, attention and MLP each end in a sum, forward, backward
       and where the forward pass is repeated.
-    - scalars: the loss, norms, and vectors' gradients.
+    - keys and values: over `context` they are gathered forward, backward and where the
+      forward pass is repeated, and their gradients are summed.
+    - scalars: the loss, norms, and what accumulation steps add up.
     """
     axes = {axis: sizes.mesh.get(axis, 1) for axis in sharding.AXES}
-    data, fsdp, tensor = axes["data"], axes["fsdp"], axes["tensor"]
-    if math.prod(axes.values()) == 1:
+    fsdp, tensor, context = (
+        axes.get(name, 1) for name in ("fsdp", "tensor", "context")
+    )
+    devices = math.prod(axes.values())
+    if devices == 1:
         return []
+    copies = devices // fsdp // tensor
     kernels = embeddings = vectors = 0
-    for path, leaf in tree.flatten(sizes.params).items():
+    flat = tree.flatten(sizes.params)
+    for path, leaf in flat.items():
         elements = math.prod(leaf.shape)
         if path.endswith("kernel"):
             kernels += elements
@@ -73,43 +81,36 @@ def predict(sizes: Sizes) -> list[Need]:
             embeddings += elements
         else:
             vectors += elements
-    parts, width = sizes.parts, sizes.compute_bytes
-    split = fsdp * tensor
+    tied = 1 if any(path.startswith("head/") for path in flat) else 2
+    parts, width, split = sizes.parts, sizes.compute_bytes, fsdp * tensor
     stream = sizes.tokens * sizes.width
+    summed = (
+        _share(fsdp) * kernels / tensor
+        + _share(copies) * kernels / split
+        + tied * _share(devices) * embeddings
+        + _share(devices // tensor) * vectors
+    )
     needs = [
-        Need(
-            "weights",
-            _MOVES,
-            2 * parts * width * _share(fsdp) * kernels / tensor
-            + 2 * parts * width * _share(split) * embeddings,
-        ),
-        Need(
-            "gradients",
-            _SUMS,
-            parts
-            * 4
-            * 2
-            * (
-                _share(fsdp) * kernels / tensor
-                + _share(data) * kernels / split
-                + _share(data * fsdp * tensor) * embeddings
-                + _share(data * fsdp) * vectors
-            ),
-        ),
+        Need("gradients", _SUMS, parts * 2 * 4 * summed),
+        Need("scalars", _SUMS, 2 * 4 * 8 * (len(flat) + parts)),
     ]
     if split > 1:
-        # Of every device of the group, its part of the width.
-        needs.append(
-            Need("embeddings", _MOVES, parts * 2 * 4 * stream * (1 + _share(split)))
-        )
+        gathered = _share(fsdp) * kernels / tensor + _share(split) * embeddings
+        moved = 2 * 4 * stream * (1 + _share(split))
+        needs += [
+            Need("weights", _MOVES, parts * 2 * width * gathered),
+            Need("embeddings", _MOVES, parts * moved),
+            Need("token ids", _MOVES, parts * 4 * sizes.tokens * split),
+        ]
     if tensor > 1:
-        sums = 6 * sizes.layers
-        needs.append(
-            Need("activations", _SUMS, parts * sums * 2 * _share(tensor) * stream * 4)
-        )
-    leaves = len(tree.flatten(sizes.params))
-    needs.append(Need("scalars", _SUMS, 2 * 4 * (8 * leaves + 8 * parts)))
-    needs.append(Need("token ids", _MOVES, parts * 4 * sizes.tokens * split))
+        sums = 6 * sizes.layers * 2 * 4 * _share(tensor) * stream
+        needs.append(Need("activations", _SUMS, parts * sums))
+    if context > 1:
+        both = 2 * sizes.layers * (context - 1) * stream / tensor
+        needs += [
+            Need("keys and values", _MOVES, parts * 3 * width * both),
+            Need("their gradients", _SUMS, parts * 2 * 4 * both),
+        ]
     return [need for need in needs if need.sent_bytes]
 
 

@@ -34,7 +34,7 @@ def arguments(trainer: training.Trainer) -> tuple[Any, Any, Any]:
     state = training.TrainState(
         jax.ShapeDtypeStruct((), jnp.int32),
         trainer.shapes,
-        masks.shapes(trainer.shapes, trainer.prunable),
+        jax.eval_shape(masks.pack, masks.shapes(trainer.shapes, trainer.prunable)),
         jax.eval_shape(trainer.optimizer.init, trainer.shapes),
     )
     parts = settings.training.accumulation_steps
@@ -61,7 +61,7 @@ def argument_bytes(trainer: training.Trainer) -> dict[str, int]:
     return {
         "params": _held(state.params, places.params),
         "moments": _held(state.opt_state, places.opt_state),
-        "masks": _held(state.masks, places.masks),
+        "masks": _held(state.bits, places.bits),
         "batch": _held(batch, dict.fromkeys(batch, batch_place)),
     }
 
