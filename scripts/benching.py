@@ -1,20 +1,46 @@
 """What the benchmarks of this folder share: turns, spreads, the machine, the file."""
 
+import argparse
 import json
 import os
 import pathlib
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import rich.console
 import rich.progress
 
-from gptjax import files
+from gptjax import assets, convert, files, model
+from gptjax.convert import hf_config
 
 Figures = dict[str, Any]
+SHAPES = ("packaged", *sorted(assets.shapes()))
+"""The models that benchmarks know by name; all but the packaged one are random."""
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """The arguments that every benchmark takes.
+
+    Args:
+      doc: of the script; its first line is the help's.
+    """
+    made = argparse.ArgumentParser(description=doc.splitlines()[0])
+    made.add_argument("--quick", action="store_true", help="a rough idea in seconds")
+    made.add_argument("--out", type=pathlib.Path, help="a JSON file of the figures")
+    return made
+
+
+def shape(name: str) -> model.Config:
+    """The config of a model of `SHAPES`."""
+    if name == "packaged":
+        return convert.read_config(assets.checkpoint())
+    return hf_config.parse(hf_config.read_json(assets.shapes()[name]), where=name)
 
 
 def in_turn(
@@ -27,14 +53,74 @@ def in_turn(
     Args:
       runs: name -> what is timed; it returns when its work is done.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in rich.progress.track(range(rounds + 1), "rounds", transient=True):
+    return {
+        name: [seconds for seconds, _ in found]
+        for name, found in results_in_turn(runs, rounds=rounds).items()
+    }
+
+
+def results_in_turn(
+    runs: Mapping[str, Callable[[], Any]], *, rounds: int
+) -> dict[str, list[tuple[float, Any]]]:
+    """`in_turn`, and with the seconds what each run returned."""
+    found: dict[str, list[tuple[float, Any]]] = {name: [] for name in runs}
+    console = rich.console.Console(stderr=True)
+    for number in rich.progress.track(
+        range(rounds + 1), "rounds", console=console, transient=True
+    ):
         for name, run in runs.items():
             began = time.perf_counter()
-            run()
+            result = run()
             if number:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
+                found[name].append((time.perf_counter() - began, result))
+    return found
+
+
+def first_call(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of a first call, which compiles, and what it returned."""
+    began = time.perf_counter()
+    result = run()
+    return time.perf_counter() - began, result
+
+
+def set_best_threads(run: Callable[[], object]) -> int:
+    """Lets PyTorch use a thread a core or one, whichever makes `run` quicker; how many.
+
+    Its threads wait for each other after every operation: small ones, or cores that
+    something else wants too, are quicker without.
+    """
+    import torch
+
+    seconds = {}
+    for threads in {len(os.sched_getaffinity(0)), 1}:
+        torch.set_num_threads(threads)
+        run()
+        seconds[threads], _ = first_call(run)
+    best = min(seconds, key=seconds.__getitem__)
+    torch.set_num_threads(best)
+    return best
+
+
+def alone(script: str, *arguments: object, **variables: str) -> Any:
+    """What a process of its own shows: the JSON of its last line.
+
+    Args:
+      script: the file, run with `arguments`.
+      variables: of its environment, beside this process's own.
+    """
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, **variables},
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def show(figures: Figures) -> None:
+    """Prints figures as JSON, for a process that measures for another one."""
+    print(json.dumps(figures), flush=True)
 
 
 def spread(values: Sequence[float]) -> Figures:
@@ -88,6 +174,15 @@ def write(path: pathlib.Path | None, figures: Figures) -> None:
         print(f"written: {path}")
 
 
-def show(figures: Figures) -> None:
-    """Prints figures as JSON, for a process that measures for another one."""
-    print(json.dumps(figures), flush=True)
+def conclude(
+    path: pathlib.Path | None, figures: Figures, *, ratios: Mapping[str, Figures]
+) -> None:
+    """Writes the figures with their ratios, and prints the ratios, the main one last.
+
+    Args:
+      figures: with the name of the `benchmark`.
+      ratios: `what it is of above / below` -> its spread, as `gptjax report` reads it.
+    """
+    write(path, {**figures, "ratios": dict(ratios)})
+    for name, found in ratios.items():
+        print(f"{name}: {text(found)}")

@@ -1,0 +1,41 @@
+"""The benchmarks run, and say in words and as JSON what they should."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
+
+
+def _run(name, folder, *arguments):
+    """The figures of a benchmark in a hurry, and the last line that it printed."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    out = folder / f"{name}.json"
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / f"bench_{name}.py", "--quick", "--out", out]
+        + [*arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["benchmark"] == name
+    assert found["machine"]["cores"] > 0
+    for ratio in found["ratios"].values():
+        assert 0 < ratio["least"] <= ratio["median"] <= ratio["most"]
+    return found, done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_bench_decode_writes_what_pytorch_writes(tmp_path):
+    """A quicker decoder that says something else is no quicker decoder."""
+    found, last = _run("decode", tmp_path)
+    assert last.startswith("tokens/s gptjax / torch: ")
+    assert found["decoding"]["packaged, batch 4"]["same_tokens"] == 1
+    assert len(found["ratios"]) == 3
