@@ -11,13 +11,12 @@ import pytest
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 
 
-def _run(name, folder, *arguments):
+def _run(name, folder):
     """The figures of a benchmark in a hurry, and the last line that it printed."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     out = folder / f"{name}.json"
     done = subprocess.run(
-        [sys.executable, SCRIPTS / f"bench_{name}.py", "--quick", "--out", out]
-        + [*arguments],
+        [sys.executable, SCRIPTS / f"bench_{name}.py", "--quick", "--out", out],
         capture_output=True,
         text=True,
         check=False,
