@@ -17,6 +17,7 @@ def compile_step(
 ) -> dict[str, Any]:
     """The figures of the compiled training step, for one device."""
     devices = topologies.devices(topology)
+    settings = programs.compilable(settings, topology.platform)
     trainer = programs.make_trainer(settings, model_config, devices)
     start = time.perf_counter()
     compiled = trainer.train_step.lower(*programs.arguments(trainer)).compile(

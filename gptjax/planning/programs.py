@@ -13,6 +13,18 @@ from gptjax.planning import lengths
 _NO_TEXT = data.Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64), bytes=0)
 
 
+def compilable(settings: config.Run, platform: str) -> config.Run:
+    """The config with what a compiler can do that has no device at hand.
+
+    cuDNN's attention is built on the GPU itself. The plain formula in its place takes
+    more memory and traffic, and as many FLOPs: a plan with it is an upper bound.
+    """
+    if platform != "cuda":
+        return settings
+    changed = settings.training.model_copy(update={"attention": "plain"})
+    return settings.model_copy(update={"training": changed})
+
+
 def make_trainer(
     settings: config.Run, model_config: model.Config, devices: list[Any]
 ) -> training.Trainer:

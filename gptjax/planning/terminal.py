@@ -32,6 +32,12 @@ def lines(plan: planner.Plan) -> list[str]:
         told += ["", "fits: " + " ".join(overrides), *_step(plan, step)]
     if not plan.fits and not plan.suggestions:
         told += ["", "does not fit"]
+    if plan.topology.platform == "cuda":
+        told += [
+            "",
+            "attention by the plain formula: cuDNN's kernels, which need less memory "
+            "and traffic, compile on a GPU alone",
+        ]
     steps = [plan.step] if plan.step else []
     if any(step.roofline for step in [*steps, *(s for _, s in plan.suggestions)]):
         told += ["", roofline.FORMULA, roofline.MFU_FORMULA]
