@@ -185,4 +185,4 @@ def conclude(
     """
     write(path, {**figures, "ratios": dict(ratios)})
     for name, found in ratios.items():
-        print(f"{name}: {text(found)}")
+        print(f"{name}: {text(found, digits=2 if found['median'] >= 0.1 else 4)}")

@@ -38,3 +38,18 @@ def test_bench_decode_writes_what_pytorch_writes(tmp_path):
     assert last.startswith("tokens/s gptjax / torch: ")
     assert found["decoding"]["packaged, batch 4"]["same_tokens"] == 1
     assert len(found["ratios"]) == 3
+
+
+@pytest.mark.slow
+def test_bench_round_takes_a_run_apart(tmp_path):
+    """Parts that counted twice, or a step that compiled again, would tell a tale."""
+    found, last = _run("round", tmp_path)
+    assert last.startswith("seconds masked step / dense step: ")
+    run = found["run"]
+    assert run["compilations"] == 1
+    parts = run["seconds_of_a_round"]
+    assert {"ranking", "rewinding", "saving", "zipping", "other"} < parts.keys()
+    most = sum(p["most"] for part, p in parts.items() if part != "evaluation")
+    assert 0 < run["seconds_outside_steps"]["most"] <= most
+    added = found["ratios"]["bytes that masks add / bytes of the parameters"]
+    assert added["median"] < 1 / 8
