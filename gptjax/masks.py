@@ -101,6 +101,46 @@ def dense(params: Any, prunable: tree.Rules) -> Masks:
     return jax.tree.map(ones, params, shapes(params, prunable))
 
 
+@jax.jit
+def pack(masks: Masks) -> Masks:
+    """Masks as bits: uint8 arrays whose first axis is an eighth as long, rounded up.
+
+    Bit b of entry i is the mask of entry 8 i + b. The first axis is that of the layers,
+    or of the vocabulary: it is never split over devices, so that bits lie as their
+    weights do, and it is no axis that a layout of the arrays minds.
+    """
+
+    def pack_leaf(mask):
+        if not is_prunable(mask):
+            return mask
+        eighths = -(-mask.shape[0] // 8)
+        fill = [(0, 8 * eighths - mask.shape[0])] + [(0, 0)] * (mask.ndim - 1)
+        bits = jnp.pad(mask, fill).reshape(eighths, 8, *mask.shape[1:])
+        return jnp.sum(
+            bits.astype(jnp.uint8) << _bit_numbers(bits), axis=1, dtype=jnp.uint8
+        )
+
+    return jax.tree.map(pack_leaf, masks)
+
+
+@jax.jit
+def unpack(bits: Masks, params: Any) -> Masks:
+    """The masks that `pack` packed, of the shapes of `params`."""
+
+    def unpack_leaf(packed, leaf):
+        if not is_prunable(packed):
+            return packed
+        spread = jnp.broadcast_to(packed[:, None], (len(packed), 8, *packed.shape[1:]))
+        mask = (spread >> _bit_numbers(spread)) & 1
+        return mask.reshape(-1, *packed.shape[1:])[: leaf.shape[0]].astype(bool)
+
+    return jax.tree.map(unpack_leaf, bits, params)
+
+
+def _bit_numbers(like: jax.Array) -> jax.Array:
+    return jax.lax.broadcasted_iota(jnp.uint8, like.shape, 1)
+
+
 def survivors(masks: Masks) -> dict[str, np.ndarray]:
     """How many weights survive in each layer of each prunable leaf.
 

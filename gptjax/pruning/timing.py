@@ -99,7 +99,9 @@ class _Maker:
             params = masks.apply(model.init(key, trainer.model_config), weight_masks)
             opt_state = trainer.optimizer.init(params)
             step = jnp.zeros((), jnp.int32)
-            return training.TrainState(step, params, weight_masks, opt_state)
+            return training.TrainState(
+                step, params, masks.pack(weight_masks), opt_state
+            )
 
         self._make = jax.jit(make, out_shardings=trainer.places)
 
@@ -109,9 +111,7 @@ class _Maker:
             weight_masks = self.trainer.dense_masks()
         else:
             weight_masks = masks.load(masks_path, self.trainer.placed_shapes())
-        # Scalars, too: a program that is handed another kind of array compiles again.
-        placed = jax.device_put(weight_masks, self.trainer.places.masks)
-        return self._make(jax.random.key(0), placed)
+        return self._make(jax.random.key(0), weight_masks)
 
 
 _Named = Sequence[tuple[Variant, _Maker]]

@@ -110,7 +110,7 @@ class Checkpoints:
                 f"{self.folder / str(step)}: the checkpoint cannot be read ({reason}); "
                 "remove that folder to go on from the one before it"
             ) from error
-        whole = {"masks": state.masks, **restored["state"]}
+        whole = {"bits": state.bits, **restored["state"]}
         return TrainState(**whole), restored["extra"]
 
     def wait(self) -> None:
@@ -123,5 +123,5 @@ class Checkpoints:
 
     def _stored(self, state: TrainState) -> dict[str, Any]:
         names = ("step", "params", "opt_state")
-        names += ("masks",) if self._masks_change else ()
+        names += ("bits",) if self._masks_change else ()
         return {name: getattr(state, name) for name in names}

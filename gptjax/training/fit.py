@@ -61,8 +61,8 @@ def fit(
 
     Args:
       load_params: gives the placed params to start from; called only if needed.
-      weight_masks: placed masks to start with; they are the state's from then on,
-        and a step donates them.
+      weight_masks: placed masks to start with. They are deleted: the state holds
+        them packed.
 
     Returns:
       The last state (with early stopping, the best one), and its perplexity on the
@@ -99,7 +99,11 @@ class _Fit:
                 mesh=trainer.mesh,
             )
         else:
-            self.state = self._restore(latest, weight_masks)
+            bits = jax.device_put(masks.pack(weight_masks), trainer.places.bits)
+            self.state = self._restore(latest, bits)
+        for mask in jax.tree.leaves(weight_masks):
+            if isinstance(mask, jax.Array):
+                mask.delete()
         self.step = int(self.state.step)
         trainer.log.resume(phase.name, self.step - (latest is None))
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -113,12 +117,12 @@ class _Fit:
         )
         self._restart_clock()
 
-    def _restore(self, step: int, weight_masks: masks.Masks) -> TrainState:
+    def _restore(self, step: int, bits: masks.Masks) -> TrainState:
         shapes = self.trainer.shapes
         like = TrainState(
             step=jax.ShapeDtypeStruct((), jnp.int32),
             params=shapes,
-            masks=weight_masks,
+            bits=bits,
             opt_state=jax.eval_shape(self.trainer.optimizer.init, shapes),
         )
         restored, extra = self.checkpoints.restore(step, like, self.trainer.places)
@@ -215,7 +219,7 @@ class _Fit:
             )
         if self._is_exhausted():
             best = self.checkpoints.best()
-            self.state = self._restore(best, self.state.masks)
+            self.state = self._restore(best, self.state.bits)
             self.step, self.result = best, None
             self.progress.say(f"{self.phase.name}: no better; back to step {best}")
         if self.result is None or self.result[0] != self.step:

@@ -15,7 +15,7 @@ from gptjax.training import optimizer as optimizer_lib
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "masks", "opt_state"],
+    data_fields=["step", "params", "bits", "opt_state"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +25,19 @@ class TrainState:
     Attributes:
       step: int32, the next step's place in the learning-rate schedule.
       params: float32 weights, exactly 0 where pruned.
-      masks: bool, see `gptjax.masks`.
+      bits: the masks, packed: see `masks.pack`.
       opt_state: optax's.
     """
 
     step: jax.Array
     params: Any
-    masks: Any
+    bits: Any
     opt_state: Any
+
+    @property
+    def masks(self) -> masks.Masks:
+        """Which weights survive, unpacked; bool, see `gptjax.masks`."""
+        return masks.unpack(self.bits, self.params)
 
 
 def shardings(
@@ -41,14 +46,14 @@ def shardings(
     weight_masks: masks.Masks,
     optimizer: optax.GradientTransformationExtraArgs,
 ) -> TrainState:
-    """A TrainState of shardings: masks and moments lie as their params do.
+    """A TrainState of shardings: packed masks and moments lie as their params do.
 
     Args:
       params, weight_masks: arrays or shapes.
     """
     whole = sharding.replicated(mesh)
     of_params = sharding.param_shardings(mesh, params)
-    of_masks = jax.tree.map(
+    of_bits = jax.tree.map(
         lambda mask, place: place if masks.is_prunable(mask) else whole,
         weight_masks,
         of_params,
@@ -67,7 +72,7 @@ def shardings(
         of_params,
         transform_non_params=lambda leaf: whole,
     )
-    return TrainState(whole, of_params, of_masks, of_opt_state)
+    return TrainState(whole, of_params, of_bits, of_opt_state)
 
 
 def start(
@@ -91,6 +96,7 @@ def start(
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
         params = masks.apply(params, weight_masks)
         opt_state = optimizer_lib.start_schedule_at(optimizer.init(params), step)
-        return TrainState(jnp.asarray(step, jnp.int32), params, weight_masks, opt_state)
+        bits = masks.pack(weight_masks)
+        return TrainState(jnp.asarray(step, jnp.int32), params, bits, opt_state)
 
     return make(params, weight_masks)

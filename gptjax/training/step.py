@@ -142,7 +142,7 @@ def make_step(
             "learning_rate": schedule(state.step),
             "tokens": tokens,
         }
-        return TrainState(state.step + 1, params, state.masks, opt_state), metrics
+        return TrainState(state.step + 1, params, state.bits, opt_state), metrics
 
     mesh = places.step.mesh
     whole = sharding.replicated(mesh)

@@ -44,10 +44,11 @@ def make_change(
       `change(state, new) -> (state, kept)`. Weights that do not survive both before
       and after are exactly 0, and the optimizer knows of them what a fresh one would:
       grown weights start from nothing. `kept` are the masks of those that do. The
-      state is donated, but for its masks.
+      state is donated.
     """
 
-    def compute(params, opt_state, old, new):
+    def compute(params, opt_state, bits, new):
+        old = masks.unpack(bits, params)
         kept = jax.tree.map(jnp.logical_and, old, new)
         params = masks.apply(params, kept)
         # Moments start at zero in most optimizers, but not in all (adagrad).
@@ -66,20 +67,19 @@ def make_change(
             transform_non_params=lambda leaf: np.True_,
         )
         opt_state = jax.tree.map(jnp.where, is_kept, opt_state, fresh)
-        return params, opt_state, new, kept
+        return params, opt_state, masks.pack(new), kept
 
-    # Leaves of the new masks may be those of the old ones: not to be donated.
     compiled = jax.jit(
         compute,
-        out_shardings=(places.params, places.opt_state, places.masks, places.masks),
-        donate_argnums=(0, 1),
+        out_shardings=(places.params, places.opt_state, places.bits, None),
+        donate_argnums=(0, 1, 2),
     )
 
     def change(state: TrainState, new: masks.Masks):
-        params, opt_state, new, kept = compiled(
-            state.params, state.opt_state, state.masks, new
+        params, opt_state, bits, kept = compiled(
+            state.params, state.opt_state, state.bits, new
         )
-        return TrainState(state.step, params, new, opt_state), kept
+        return TrainState(state.step, params, bits, opt_state), kept
 
     return change
 
@@ -98,10 +98,10 @@ def change_masks(
       The state, and `sparsity` after the change with the numbers of weights that it
       `pruned` and that it has `grown`.
     """
-    before = _alive(state.masks)
+    before, after = _alive(state.masks), _alive(new)
+    total = sum(int(size.sum()) for size in masks.layer_sizes(new).values())
     state, kept = change(state, new)
-    stayed, after = _alive(kept), _alive(state.masks)
-    total = sum(int(size.sum()) for size in masks.layer_sizes(state.masks).values())
+    stayed = _alive(kept)
     return state, {
         "sparsity": 1 - after / total,
         "pruned": before - stayed,

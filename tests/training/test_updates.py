@@ -43,7 +43,7 @@ def changed(name, **options):
     current = state.start(params, old, chain, step=3, mesh=mesh)
     # As after many steps: everything that an optimizer keeps is of some size.
     moved = jax.tree.map(lambda leaf: leaf * 0 + 7, current.opt_state)
-    current = training.TrainState(current.step, current.params, old, moved)
+    current = training.TrainState(current.step, current.params, current.bits, moved)
     before = jax.tree.map(np.array, current)
     current, figures = updates.change_masks(
         updates.make_change(chain, places), current, new
