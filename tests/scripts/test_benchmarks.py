@@ -53,3 +53,15 @@ def test_bench_round_takes_a_run_apart(tmp_path):
     assert 0 < run["seconds_outside_steps"]["most"] <= most
     added = found["ratios"]["bytes that masks add / bytes of the parameters"]
     assert added["median"] < 1 / 8
+
+
+@pytest.mark.slow
+def test_bench_checkpoint_tells_what_training_waits_for(tmp_path):
+    """A save that went on after it was timed would look like the quickest disk."""
+    found, last = _run("checkpoint", tmp_path)
+    assert last.startswith("save GB/s gptjax / torch: ")
+    assert found["bytes"] > 3 * 4 * 3_111_936
+    seconds = found["seconds"]
+    assert (
+        seconds["gptjax, training held up"]["most"] <= seconds["gptjax, save"]["most"]
+    )
