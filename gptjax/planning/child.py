@@ -42,6 +42,7 @@ def compile_step(
         "memory_traffic": work.memory_bytes(module),
         "collectives": collectives.by_kind(collectives.count(module, nodes)),
         "unknown_loops": module.unknown_loops,
+        "silent_kernels": work.silent_kernels(module),
     }
 
 

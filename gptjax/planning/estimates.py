@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
-from gptjax import chips, config, masks, model, sharding, tree
-from gptjax.planning import lengths, prediction, roofline
+from gptjax import config, masks, model, sharding, tree
+from gptjax.model import cross_entropy
+from gptjax.planning import lengths, prediction, roofline, topologies
 from gptjax.training import optimizer, utilization
 
 
@@ -33,9 +34,10 @@ class Estimator:
         self,
         settings: config.Run,
         model_config: model.Config,
-        chip: chips.Chip | None,
+        topology: topologies.Topology,
     ):
-        self._settings, self._model, self._chip = settings, model_config, chip
+        self._model = model_config
+        self._chip, self._platform = topology.chip, topology.platform
         self._params = model.shapes(model_config)
         schedule = optimizer.make_schedule(
             settings.optimizer, steps=max(lengths.schedule_steps(settings), 1)
@@ -76,8 +78,11 @@ class Estimator:
         tensor = axes["tensor"]
         sequences = training.batch_sequences // training.accumulation_steps
         sequences //= math.prod(axes[axis] for axis in sharding.BATCH_AXES)
-        tokens = sequences * settings.data.sequence_tokens
-        scores = sequences * gpt.n_head * settings.data.sequence_tokens**2 / tensor
+        tokens = sequences * settings.data.sequence_tokens // axes["context"]
+        scores = 0.0
+        if self._platform != "tpu" or training.attention == "plain":
+            # Splash attention never holds the scores of all pairs of tokens.
+            scores = sequences * gpt.n_head * settings.data.sequence_tokens**2 / tensor
         heads, mlp = gpt.n_head * gpt.head_width / tensor, gpt.mlp_width / tensor
         # What the backward pass finds ready of a block.
         kept = gpt.n_embd
@@ -85,7 +90,8 @@ class Estimator:
             kept += 4 * heads + mlp + 2 * gpt.n_embd
         block = tokens * dtype.itemsize * (6 * gpt.n_embd + 4 * heads + 3 * mlp)
         weights = self._params_bytes / 4 * dtype.itemsize / tensor / gpt.n_layer
-        logits = 2 * 4 * tokens * gpt.vocab_size
+        # Of a chunk, and their gradients.
+        logits = 2 * min(4 * tokens * gpt.vocab_size, cross_entropy.CHUNK_BYTES)
         # Gradients, summed and of one part; two layers' weights gathered whole.
         temporaries = (
             held * (1 if training.accumulation_steps == 1 else 2)

@@ -216,7 +216,7 @@ class _Maker:
         machine: topologies.Topology,
     ):
         self._settings, self._model, self._machine = settings, model_config, machine
-        sizes = estimates.Estimator(settings, model_config, machine.chip)
+        sizes = estimates.Estimator(settings, model_config, machine)
         self._parameters, self._step_flops = sizes.parameters, sizes.step_flops
 
     def step(self, settings: config.Run) -> Step:

@@ -44,7 +44,7 @@ def candidates(
 
     Where several slices or hosts are joined by a network, `data` spans them.
     """
-    estimator = estimates.Estimator(settings, model_config, topology.chip)
+    estimator = estimates.Estimator(settings, model_config, topology)
     found = []
     for changed, axes in _variants(settings, topology):
         try:
@@ -140,13 +140,23 @@ def search(
             break
         if candidate.estimate.bytes >= ceiling:
             continue
-        tried += 1
-        tell(f"{tried}/{compiles} {' '.join(candidate.overrides())}")
+        name = " ".join(candidate.overrides())
+        tell(f"{tried + 1}/{compiles} {name}")
         try:
             judged = judge(candidate.settings)
-        except compiling.OutOfMemory:
-            judged = None
-        if judged is not None and judged.fits:
+        except errors.UserError as error:
+            # Not every mesh can be laid over the machine's links.
+            tell(str(error))
+            continue
+        except compiling.OutOfMemory as refused:
+            judged, used = None, refused.used
+        else:
+            used = judged.used
+        tried += 1
+        fits = judged is not None and judged.fits
+        size = "" if used is None else f"needs {used / 1e9:.1f} GB of a device: "
+        tell(size + ("fits" if fits else "does not fit"))
+        if fits:
             fitting.append((candidate, judged))
         else:
             ceiling = candidate.estimate.bytes

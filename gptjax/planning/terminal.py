@@ -73,6 +73,11 @@ def _step(plan: planner.Plan, step: planner.Step) -> list[str]:
             f"  {figures['unknown_loops']} loops do not tell how often they turn, and "
             "count once"
         )
+    if figures["silent_kernels"]:
+        told.append(
+            f"  {figures['silent_kernels']:,} runs of kernels (attention) do not state "
+            "their FLOPs, which are not among these"
+        )
     if step.roofline is not None:
         told += _times(plan, step, step.roofline)
     return told

@@ -26,6 +26,8 @@ _FREE = (
     "replica-id",
     "opt-barrier",
 )
+# Pallas on TPU, cuDNN.
+_KERNELS = ('custom_call_target="tpu_custom_call"', 'custom_call_target="__cudnn')
 _SLICES = ("dynamic-slice", "slice", "gather", "slice-start")
 
 
@@ -55,10 +57,26 @@ def _flops(instruction: hlo.Instruction, within: hlo.Computation) -> int:
         dims = instruction.attribute(r'"lhs_contracting_dimensions":\[([\d,"]*)\]')
         if dims is not None:
             return _product(instruction, within, dims.replace('"', ""))
-        stated = instruction.attribute(r'"cost_estimate":(\{[^}]*\})')
-        if stated is not None:
-            return int(json.loads(stated).get("flops", 0))
+        return _stated(instruction) or 0
     return 0
+
+
+def silent_kernels(module: hlo.Module) -> int:
+    """How many kernels a step runs whose FLOPs nobody knows."""
+    return sum(
+        executed.times
+        for executed in module.executed
+        if any(name in executed.instruction.attributes for name in _KERNELS)
+        and _stated(executed.instruction) is None
+    )
+
+
+def _stated(kernel: hlo.Instruction) -> int | None:
+    """The FLOPs that a kernel says it has."""
+    stated = kernel.attribute(r'"cost_estimate":(\{[^}]*\})')
+    if stated is None or "flops" not in (values := json.loads(stated)):
+        return None
+    return int(values["flops"])
 
 
 def _product(

@@ -33,6 +33,7 @@ def figures(temporaries=10**9, **changed):
             }
         },
         "unknown_loops": 0,
+        "silent_kernels": 0,
         **changed,
     }
 

@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from gptjax import config
+from gptjax import config, errors
 from gptjax.planning import compiling, search, shapes, topologies
 
 
@@ -69,7 +69,7 @@ def test_copies_span_the_network_and_nothing_else_does():
 
 
 def judged(fits, seconds):
-    return types.SimpleNamespace(fits=fits, step_seconds=seconds)
+    return types.SimpleNamespace(fits=fits, used=10**9, step_seconds=seconds)
 
 
 def test_the_search_stops_at_two_that_fit_and_keeps_the_fastest_first():
@@ -85,7 +85,28 @@ def test_the_search_stops_at_two_that_fit_and_keeps_the_fastest_first():
         tell=told.append,
     )
     assert [step.step_seconds for _, step in found] == [2.0, 3.0]
-    assert len(told) == 3  # how many there are, and one line for each
+    assert len(told) == 5  # how many there are, and two lines for each
+
+
+def test_a_mesh_that_the_machine_does_not_take_is_passed_over():
+    """Logical axes have to be products of the slice's own, and JAX alone knows how."""
+    results = [errors.UserError("no such mesh"), judged(True, 1.0), judged(True, 2.0)]
+
+    def judge(_):
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    found = search.search(
+        settings(),
+        shapes.resolve("gpt2-xl"),
+        topologies.parse("v5e:4x4"),
+        compiles=2,
+        judge=judge,
+        tell=lambda line: None,
+    )
+    assert [step.step_seconds for _, step in found] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("refuses", [True, False])

@@ -72,6 +72,30 @@ def test_products_written_as_convolutions_count_their_true_work(
     assert work.flops(hlo.Module(text)) == flops
 
 
+@pytest.mark.parametrize(
+    ("stated", "flops", "silent"),
+    [('{"cost_estimate":{"flops":"12","bytes_accessed":"3"}}', 12, 0), ("{}", 0, 1)],
+)
+def test_kernels_count_what_they_state_and_are_told_where_they_do_not(
+    stated, flops, silent
+):
+    """Attention may be a kernel, of which XLA sees no products."""
+    text = textwrap.dedent(
+        f"""\
+        HloModule m
+
+        ENTRY %main (a: bf16[8]) -> bf16[8] {{
+          %a = bf16[8] parameter(0)
+          ROOT %c = bf16[8] custom-call(%a), custom_call_target="tpu_custom_call", \
+        backend_config={stated}
+        }}
+        """
+    )
+    module = hlo.Module(text)
+    assert work.flops(module) == flops
+    assert work.silent_kernels(module) == silent
+
+
 @pytest.mark.parametrize("remat", ["matmuls", "full"])
 def test_a_training_step_counts_what_its_formula_says(remat):
     """An independent oracle: 6 N + 12 L D T a token, and what is computed again.
