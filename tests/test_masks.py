@@ -104,3 +104,17 @@ def test_vectors_cannot_be_prunable():
     params = {"blocks": {"w": jnp.ones((2, 3))}, "bias": jnp.ones(3)}
     with pytest.raises(errors.UserError, match=r"blocks/w .* holds vectors"):
         masks.dense(params, RULES)
+
+
+@pytest.mark.parametrize("layers", [1, 7, 8, 9, 17])
+def test_packed_masks_are_numpys_bits_along_the_layers(layers):
+    """A bit at the wrong place would prune another layer's weight."""
+    rng = np.random.default_rng(layers)
+    params = {"kernel": np.zeros((layers, 3, 5)), "bias": np.zeros((layers, 5))}
+    mask = rng.random((layers, 3, 5)) < 0.5
+    packed = masks.pack({"kernel": jnp.asarray(mask), "bias": np.True_})
+    expected = np.packbits(mask, axis=0, bitorder="little")
+    np.testing.assert_array_equal(packed["kernel"], expected)
+    found = masks.unpack(packed, params)
+    np.testing.assert_array_equal(found["kernel"], mask)
+    assert found["bias"].shape == ()
