@@ -65,3 +65,13 @@ def test_bench_checkpoint_tells_what_training_waits_for(tmp_path):
     assert (
         seconds["gptjax, training held up"]["most"] <= seconds["gptjax, save"]["most"]
     )
+
+
+@pytest.mark.slow
+def test_bench_convert_measures_each_way_in_a_process_of_its_own(tmp_path):
+    """Within one process the second conversion would find warm what the first made."""
+    found, last = _run("convert", tmp_path)
+    assert last.startswith("conversion seconds gptjax / torch: ")
+    for rival in ("gptjax", "torch"):
+        # The weights themselves must have come to memory.
+        assert found[rival]["peak GB per GB to read"]["least"] > 0.9
