@@ -75,3 +75,13 @@ def test_bench_convert_measures_each_way_in_a_process_of_its_own(tmp_path):
     for rival in ("gptjax", "torch"):
         # The weights themselves must have come to memory.
         assert found[rival]["peak GB per GB to read"]["least"] > 0.9
+
+
+@pytest.mark.slow
+def test_bench_start_finds_a_warm_start_quicker_than_a_cold_one(tmp_path):
+    """A cache that no program ever came out of would go unseen."""
+    found, last = _run("start", tmp_path)
+    assert last.startswith("first step seconds gptjax warm / torch: ")
+    first = found["seconds"]["first step"]
+    assert first["gptjax, warm"]["median"] < first["gptjax, cold"]["median"]
+    assert "compile seconds 48 layers / 12 layers" in found["ratios"]
