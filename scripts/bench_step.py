@@ -4,40 +4,34 @@
 
 Both train a GPT-2 of one shape, with random weights, on the same batches: AdamW with
 decay and clipping, one dtype, dropout as `--dropout` says. They take turns in one
-process; the first step, with compiling, is timed apart. Peak memory is that of a
-process of its own for each, above what its imports take. On a GPU PyTorch's model is
-compiled, as nanoGPT's is.
+process; the first step, with compiling, is timed apart. PyTorch has one thread or all,
+whichever is quicker, and on a GPU its model is compiled, as nanoGPT's is. Peak memory
+is that of three steps after the first, in a process of its own for each rival, above
+what its imports take.
 """
 
 import argparse
 import dataclasses
 import functools
 import itertools
-import json
 import pathlib
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 
 import benching
 import jax
 import numpy as np
 
-from gptjax import assets, config, convert, masks, model, sharding
-from gptjax.convert import hf_config
+from gptjax import config, masks, model, sharding
 from gptjax.training import optimizer, state, step, utilization
 
 LEARNING_RATE, DECAY, CLIP = 1e-4, 0.1, 1.0
+Run = Callable[[], float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benching.parser(__doc__)
     parser.add_argument(
-        "--shape",
-        nargs="+",
-        choices=["packaged", *sorted(assets.shapes())],
-        default=["packaged", "gpt2"],
+        "--shape", nargs="+", choices=benching.SHAPES, default=["packaged", "gpt2"]
     )
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=256, help="of a sequence")
@@ -45,92 +39,97 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2, help="in each round")
-    parser.add_argument("--quick", action="store_true", help="a rough idea in seconds")
-    parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--alone", choices=RIVALS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.quick:
         given.shape, given.rounds, given.steps = ["packaged"], 2, 1
+    if given.dtype == "float32":
+        # GPUs have quicker ways to multiply, which PyTorch does not take unasked.
+        jax.config.update("jax_default_matmul_precision", "highest")
     if given.alone:
-        benching.show({"peak": _peak(given.shape[0], given)})
+        benching.show({"peak": _peak(_shape(given.shape[0], given), given)})
         return
-    found = {shape: _measure(shape, given) for shape in given.shape}
-    benching.write(given.out, {"benchmark": "step", "shapes": found})
-    speed = found[given.shape[-1]]["tokens/s gptjax / torch"]
-    print(f"tokens/s gptjax / torch: {benching.text(speed)}")
+    figures, ratios = {}, {}
+    for name in given.shape:
+        figures[name] = found = _measure(name, given)
+        seconds, peaks = found.pop("seconds"), found["peak_bytes"]
+        ratios[f"{name}: peak memory gptjax / torch"] = benching.ratio(
+            [peaks["gptjax"]], [peaks["torch"]]
+        )
+        ratios[f"{name}: tokens/s gptjax / torch"] = benching.ratio(
+            seconds["torch"], seconds["gptjax"]
+        )
+    ratios["tokens/s gptjax / torch"] = list(ratios.values())[-1]
+    settings = {
+        key: getattr(given, key) for key in ("sequences", "tokens", "dtype", "dropout")
+    }
+    benching.conclude(
+        given.out, {"benchmark": "step", **settings, "steps": figures}, ratios=ratios
+    )
 
 
-def _measure(shape: str, given: argparse.Namespace) -> benching.Figures:
-    """Speeds, compile times and peak memory of both, printed as they come."""
-    rivals, starts = {}, {}
-    for name, make in RIVALS.items():
-        rivals[name] = make(_shape(shape, given), given)
-        began = time.perf_counter()
-        first = rivals[name]()
-        starts[name] = time.perf_counter() - began
-        print(f"{shape}, {name}: first step {starts[name]:.1f} s, loss {first:.4f}")
-
-    def steps(run):
-        for _ in range(given.steps):
-            last = run()
-        return last
-
-    runs = {name: functools.partial(steps, run) for name, run in rivals.items()}
+def _measure(name: str, given: argparse.Namespace) -> benching.Figures:
+    """Speeds, first steps and peak memory of both, printed as they come."""
+    shape = _shape(name, given)
+    rivals = {rival: make(shape, given) for rival, make in RIVALS.items()}
+    first = {rival: benching.first_call(run) for rival, run in rivals.items()}
+    threads = benching.set_best_threads(rivals["torch"])
+    runs = {
+        rival: functools.partial(_steps, run, given.steps)
+        for rival, run in rivals.items()
+    }
     seconds = benching.in_turn(runs, rounds=given.rounds)
+    del rivals, runs
     tokens = given.steps * given.sequences * given.tokens
     speeds = {
-        name: benching.spread([tokens / each for each in own])
-        for name, own in seconds.items()
+        rival: benching.spread([tokens / each for each in own])
+        for rival, own in seconds.items()
     }
-    del rivals, runs
-    peaks = {name: _peak_of_process(shape, name, given) for name in RIVALS}
-    figures = {
-        "dtype": given.dtype,
-        "batch": [given.sequences, given.tokens],
-        "dropout": given.dropout,
-        "first_step_seconds": starts,
-        "tokens_per_second": speeds,
-        "tokens/s gptjax / torch": benching.ratio(seconds["torch"], seconds["gptjax"]),
-        "peak_bytes": peaks,
-        "peak memory gptjax / torch": peaks["gptjax"] / peaks["torch"],
+    options = ("sequences", "tokens", "dtype", "dropout")
+    arguments = [f"--{option}={getattr(given, option)}" for option in options]
+    peaks = {
+        rival: benching.alone(__file__, "--shape", name, "--alone", rival, *arguments)[
+            "peak"
+        ]
+        for rival in RIVALS
     }
-    for name in RIVALS:
-        print(
-            f"{shape}, {name}: {benching.text(speeds[name], digits=0)} tokens/s, "
-            f"peak {peaks[name] / 1e9:.2f} GB"
-        )
     peak = utilization.peak_flops(sharding.make_mesh(), compute_dtype=given.dtype)
+    figures = {
+        "first_step_seconds": {rival: took for rival, (took, _) in first.items()},
+        "first_loss": {rival: loss for rival, (_, loss) in first.items()},
+        "tokens_per_second": speeds,
+        "torch_threads": threads,
+        "peak_bytes": peaks,
+        "seconds": seconds,
+    }
     if peak:
-        own = _shape(shape, given)
         flops = utilization.flops_per_token(
-            own, parameters=_parameters(own), sequence_tokens=given.tokens
+            shape,
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(model.shapes(shape))),
+            sequence_tokens=given.tokens,
         )
         figures["mfu"] = {
-            name: speed["median"] * flops / peak for name, speed in speeds.items()
+            rival: speed["median"] * flops / peak for rival, speed in speeds.items()
         }
-        told = ", ".join(f"{name} {mfu:.1%}" for name, mfu in figures["mfu"].items())
-        print(f"{shape}: MFU {told}")
-    print(
-        f"{shape}: tokens/s gptjax / torch "
-        f"{benching.text(figures['tokens/s gptjax / torch'])}, peak memory "
-        f"{figures['peak memory gptjax / torch']:.2f}",
-        flush=True,
-    )
+    for rival in RIVALS:
+        mfu = f", MFU {figures['mfu'][rival]:.1%}" if peak else ""
+        print(
+            f"{name}, {rival}: {benching.text(speeds[rival], digits=0)} tokens/s{mfu}; "
+            f"peak {peaks[rival] / 1e9:.2f} GB; first step {first[rival][0]:.1f} s, "
+            f"loss {first[rival][1]:.3f}",
+            flush=True,
+        )
     return figures
 
 
+def _steps(run: Run, steps: int) -> None:
+    for _ in range(steps):
+        run()
+
+
 def _shape(name: str, given: argparse.Namespace) -> model.Config:
-    shape = (
-        convert.read_config(assets.checkpoint())
-        if name == "packaged"
-        else hf_config.parse(hf_config.read_json(assets.shapes()[name]), where=name)
-    )
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), given.dropout)
-    return dataclasses.replace(shape, **rates)
-
-
-def _parameters(shape: model.Config) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(model.shapes(shape)))
+    return dataclasses.replace(benching.shape(name), **rates)
 
 
 def _batches(shape: model.Config, given: argparse.Namespace) -> np.ndarray:
@@ -140,7 +139,7 @@ def _batches(shape: model.Config, given: argparse.Namespace) -> np.ndarray:
     return rng.integers(0, shape.vocab_size, size).astype(np.int32)
 
 
-def _gptjax(shape: model.Config, given: argparse.Namespace) -> Callable[[], float]:
+def _gptjax(shape: model.Config, given: argparse.Namespace) -> Run:
     """A function that takes one step and gives its loss."""
     mesh = sharding.make_mesh()
     params = model.init(jax.random.key(0), shape)
@@ -173,7 +172,7 @@ def _gptjax(shape: model.Config, given: argparse.Namespace) -> Callable[[], floa
     return run
 
 
-def _torch(shape: model.Config, given: argparse.Namespace) -> Callable[[], float]:
+def _torch(shape: model.Config, given: argparse.Namespace) -> Run:
     """The same by PyTorch and stock transformers."""
     import torch
     import transformers
@@ -218,37 +217,24 @@ def _torch(shape: model.Config, given: argparse.Namespace) -> Callable[[], float
 RIVALS = {"gptjax": _gptjax, "torch": _torch}
 
 
-def _peak(shape: str, given: argparse.Namespace) -> int:
-    """The most bytes that a few steps of one rival take above its imports."""
+def _peak(shape: model.Config, given: argparse.Namespace) -> int:
+    """The most bytes that three steps of one rival take above its imports."""
     if given.alone == "torch":
+        # Their memory is no part of a step's.
         import torch
-        import transformers
-
-        _ = transformers.GPT2LMHeadModel
-        if torch.cuda.is_available():
-            _take_steps(shape, given)
-            return torch.cuda.max_memory_allocated()
+        from transformers import GPT2LMHeadModel  # noqa: F401
     before = utilization.of_process("VmRSS")
-    _take_steps(shape, given)
+    run = RIVALS[given.alone](shape, given)
+    run()
+    # From here on the peak is that of steps, and not of making weights or compiling.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    _steps(run, 3)
+    if given.alone == "torch" and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     on_device = utilization.of_devices("peak_bytes_in_use")
     if given.alone == "gptjax" and on_device is not None:
         return on_device
     return utilization.of_process("VmHWM") - before
-
-
-def _take_steps(shape: str, given: argparse.Namespace) -> None:
-    run = RIVALS[given.alone](_shape(shape, given), given)
-    for _ in range(3):
-        run()
-
-
-def _peak_of_process(shape: str, rival: str, given: argparse.Namespace) -> int:
-    options = ("sequences", "tokens", "dtype", "dropout")
-    command = [sys.executable, __file__, "--shape", shape, "--alone", rival]
-    for name in options:
-        command += [f"--{name}", str(getattr(given, name))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])["peak"]
 
 
 if __name__ == "__main__":
