@@ -348,12 +348,23 @@ def generate(
 
 @app.command()
 def report(
-    run: Annotated[pathlib.Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    paths: Annotated[
+        list[pathlib.Path],
+        typer.Argument(metavar="RUN", help="Run folders, or JSON of benchmarks."),
+    ],
 ) -> None:
-    """Draws the tables and pictures of a run again, from what its folder holds."""
+    """Draws the tables and pictures of a run again, from what its folder holds.
+
+    Of files that scripts/bench_*.py wrote, one page of all their ratios, beside the
+    first of them.
+    """
     from gptjax import reporting
 
-    print(reporting.write(run))
+    if all(path.suffix == ".json" for path in paths):
+        print(reporting.write_benchmarks(paths))
+    else:
+        for path in paths:
+            print(reporting.write(path))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

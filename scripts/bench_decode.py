@@ -50,13 +50,13 @@ def main() -> None:
             ratios[f"{title}: tokens/s gptjax / torch"] = benching.ratio(
                 seconds["torch"], seconds["gptjax"]
             )
-    ratios["tokens/s gptjax / torch"] = list(ratios.values())[-1]
     settings = {key: getattr(given, key) for key in ("prompt", "new", "dtype")}
     benching.conclude(
         given.out,
         {"benchmark": "decode", **settings, "decoding": figures},
         ratios=ratios,
     )
+    print(f"tokens/s gptjax / torch: {benching.text(list(ratios.values())[-1])}")
 
 
 def _measure(

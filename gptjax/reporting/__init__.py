@@ -1,5 +1,6 @@
 """What a run folder tells a reader: tables, pictures, an honest account of savings."""
 
+from gptjax.reporting.benchmarks import write_benchmarks as write_benchmarks
 from gptjax.reporting.comparison import print_comparison as print_comparison
 from gptjax.reporting.comparison import read_comparison as read_comparison
 from gptjax.reporting.comparison import write_comparison as write_comparison
