@@ -5,7 +5,7 @@
 In turns, each some rounds: batches from the token cache placed on the devices, the same
 batches from one file of ids mapped into memory, and tokenization by one process and by
 one for each core; then training steps of MODEL. Prints tokens per second and ratios,
-each the median over the rounds with its spread, and writes them as JSON.
+each the median over the rounds with its spread, the data against the step last.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 
+import benching
 import jax
 import numpy as np
 
@@ -26,7 +27,6 @@ from gptjax import (
     config,
     convert,
     data,
-    files,
     model,
     sharding,
     training,
@@ -40,17 +40,13 @@ UTILIZATION = 0.4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benching.parser(__doc__)
     parser.add_argument("--model", default="packaged", help="whose steps are timed")
     parser.add_argument("--megabytes", type=int, default=100, help="of text")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=200, help="in each round")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument(
-        "--quick", action="store_true", help="seconds, and a rough idea"
-    )
-    parser.add_argument("--out", type=pathlib.Path, default="bench_data.json")
     given = parser.parse_args()
     if given.quick:
         given.megabytes, given.rounds, given.batches, given.steps = 10, 2, 10, 3
@@ -63,35 +59,37 @@ def main() -> None:
             **_pipeline(folder, given),
             "training step": _steps(folder, given),
         }
+    step = statistics.median(speeds["training step"])
+    cache = statistics.median(speeds["cache"])
     figures = {
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "cores": os.cpu_count(),
+        "benchmark": "data",
         "workers": given.workers,
         "sequence_tokens": TOKENS,
         "batch_sequences": SEQUENCES,
         "model": given.model,
-        "tokens_per_second": {name: _spread(taken) for name, taken in speeds.items()},
-        "ratios": {
-            "cache / mapped file": _ratio(speeds["cache"], speeds["mapped file"]),
-            "cache / training step": _spread(
-                [each / _median(speeds["training step"]) for each in speeds["cache"]]
-            ),
-            f"tokenization, {given.workers} processes / 1": _ratio(
-                speeds["tokenization, all"], speeds["tokenization, 1"]
-            ),
+        "tokens_per_second": {
+            name: benching.spread(taken) for name, taken in speeds.items()
         },
-        "cache_over_computed_needs": _needs(_median(speeds["cache"])),
+        "cache_over_computed_needs": _needs(cache),
     }
-    files.write_json(given.out, figures)
-    for kind in ("tokens_per_second", "ratios"):
-        for name, (low, middle, high) in figures[kind].items():
-            numbers = f"{middle:,.4g} ({low:,.4g} to {high:,.4g})"
-            print(f"{kind.replace('_', ' ')}, {name}: {numbers}")
+    for name, found in figures["tokens_per_second"].items():
+        print(f"{name}: {benching.text(found, digits=0)} tokens/s")
     for name, ratio in figures["cache_over_computed_needs"].items():
         print(
             f"cache / what GPT-2 (124M) needs at {UTILIZATION:.0%} of {name}: {ratio}"
         )
+    ratios = {
+        f"tokens/s tokenization, {given.workers} processes / 1": benching.ratio(
+            speeds["tokenization, all"], speeds["tokenization, 1"]
+        ),
+        "tokens/s cache / mapped file": benching.ratio(
+            speeds["cache"], speeds["mapped file"]
+        ),
+        "tokens/s cache / training step": benching.spread(
+            [each / step for each in speeds["cache"]]
+        ),
+    }
+    benching.conclude(given.out, figures, ratios=ratios)
 
 
 def _tokenization(folder: pathlib.Path, given: argparse.Namespace) -> dict:
@@ -194,20 +192,6 @@ def _tokens(folder: pathlib.Path, workers: int) -> data.Tokens:
         vocab_size=None,
         progress=False,
     )
-
-
-def _median(values: list[float]) -> float:
-    return statistics.median(values)
-
-
-def _ratio(above: list[float], below: list[float]) -> list[float]:
-    """The spread of the rounds' own ratios."""
-    return _spread([a / b for a, b in zip(above, below, strict=True)])
-
-
-def _spread(values: list[float]) -> list[float]:
-    """Least, median, most."""
-    return [min(values), _median(values), max(values)]
 
 
 if __name__ == "__main__":

@@ -8,15 +8,12 @@ in turn with the dense model's, in one process; the range beside a ratio is its 
 over the turns.
 """
 
-import argparse
 import dataclasses
-import pathlib
-import statistics
 import tempfile
 
-import jax
+import benching
 
-from gptjax import assets, config, files, training
+from gptjax import assets, config, training
 from gptjax.pruning import calibration, round_report, timing
 from gptjax.pruning.structured import choosing, plan, surgery
 from gptjax.reporting import page
@@ -30,19 +27,25 @@ REMOVALS = {
     "1/2 of neurons": {"what": "neurons", "fraction": 0.5},
 }
 TOKENS = 256
-_OUT = pathlib.Path("bench_structured.json")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benching.parser(__doc__)
     parser.add_argument("model", nargs="?", default="packaged")
-    parser.add_argument("--out", type=pathlib.Path, default=_OUT)
-    arguments = parser.parse_args()
+    given = parser.parse_args()
+    removals = dict(list(REMOVALS.items())[:1]) if given.quick else REMOVALS
     with tempfile.TemporaryDirectory() as folder:
-        prepared = training.prepare(_settings(arguments.model, folder))
-        figures = _measure(prepared)
-    files.write_json(arguments.out, figures)
-    print(_table(figures))
+        prepared = training.prepare(_settings(given.model, folder))
+        removed = _measure(prepared, removals)
+    print(_table(removed))
+    ratios = {
+        f"seconds of {told}, {name} less / dense": _ratio(row, what)
+        for name, row in removed.items()
+        if name != "dense"
+        for what, told in (("decode", "decoding"), ("step", "a step"))
+    }
+    figures = {"benchmark": "structured", "model": given.model, "removed": removed}
+    benching.conclude(given.out, figures, ratios=ratios)
 
 
 def _settings(name: str, out: str, **removal) -> config.Run:
@@ -62,18 +65,18 @@ def _settings(name: str, out: str, **removal) -> config.Run:
     )
 
 
-def _measure(prepared: training.Prepared) -> dict:
+def _measure(prepared: training.Prepared, removals: dict) -> dict:
     """The figures of the dense model and of each removal, by name."""
     dense = prepared.trainer(schedule_steps=1)
     found = {"dense": _figures(prepared, prepared.load_params())}
     variants = [timing.Variant(name="dense", config=prepared.model_config)]
-    for name, removal in REMOVALS.items():
+    for name, removal in removals.items():
         smaller, params = _cut(prepared, removal)
         found[name] = _figures(smaller, params)
         variants.append(timing.Variant(name=name, config=smaller.model_config))
     for name, times in timing.measure(dense, variants).items():
         found[name] |= times
-    return {"backend": jax.default_backend(), "model": prepared.settings.model, **found}
+    return found
 
 
 def _cut(prepared: training.Prepared, removal: dict) -> tuple[training.Prepared, dict]:
@@ -102,18 +105,16 @@ def _table(figures: dict) -> str:
     titles = ["removed", "parameters", "perplexity", "decode", "training step"]
     rows = []
     for name, row in figures.items():
-        if isinstance(row, dict):
-            times = [_ratio(row[f"{what}_ratios"]) for what in ("decode", "step")]
-            perplexity = f"{row['perplexity']:.2f}"
-            rows.append([name, f"{row['parameters']:,}", perplexity, *times])
+        times = [benching.text(_ratio(row, what)) for what in ("decode", "step")]
+        perplexity = f"{row['perplexity']:.2f}"
+        rows.append([name, f"{row['parameters']:,}", perplexity, *times])
     protocol = figures["dense"]["protocol"]
     return f"{page.table(titles, rows)}\nperplexity: {protocol}"
 
 
-def _ratio(ratios: list[float]) -> str:
-    """The median, and from where to where the turns went."""
-    middle = statistics.median(ratios)
-    return f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def _ratio(row: dict, what: str) -> benching.Figures:
+    """The spread of a time over the dense model's."""
+    return benching.spread(row[f"{what}_ratios"])
 
 
 if __name__ == "__main__":

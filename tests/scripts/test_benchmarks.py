@@ -95,3 +95,12 @@ def test_bench_data_finds_that_the_data_keep_up_with_the_step(tmp_path):
     assert found["ratios"]["tokens/s cache / training step"]["median"] > 10
     for speed in found["tokens_per_second"].values():
         assert 0 < speed["least"] <= speed["most"]
+
+
+@pytest.mark.slow
+def test_bench_structured_measures_what_was_cut(tmp_path):
+    """A removal that removed nothing would be the dense model again."""
+    found, last = _run("structured", tmp_path)
+    assert last.startswith("seconds of a step, 1 layer less / dense: ")
+    removed = found["removed"]
+    assert removed["1 layer"]["parameters"] < removed["dense"]["parameters"]
