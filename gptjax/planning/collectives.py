@@ -17,6 +17,7 @@ KINDS = (
 )
 # A TPU spreads a collective over several fusions; this marks where it begins.
 _BEGINS = "AsyncCollectiveStart"
+_BETWEEN_SLICES = r'_xla_megascale_transfer_type="(\w+)"'
 _SPREAD = "async_collective_fusion_config"
 
 
@@ -94,8 +95,13 @@ def count(module: hlo.Module, nodes: Sequence[int] = ()) -> list[Collective]:
             if _goes_on(instruction, within):
                 continue
             kind = _kind(instruction, within)
-            group, crossed = _group(instruction, nodes)
-            if kind is None or group == 1:
+            if kind is None:
+                continue
+            if instruction.opcode == "send":
+                group = crossed = len(set(nodes))
+            else:
+                group, crossed = _group(instruction, nodes)
+            if group == 1:
                 continue
             operand = sum(
                 shape.bytes
@@ -114,6 +120,11 @@ def _goes_on(instruction: hlo.Instruction, within: hlo.Computation) -> bool:
 
 
 def _kind(instruction: hlo.Instruction, within: hlo.Computation) -> str | None:
+    # What TPUs of one slice send to others.
+    between = instruction.attribute(_BETWEEN_SLICES)
+    if instruction.opcode == "send" and between is not None:
+        kind = between.lower().replace("_", "-")
+        return kind if kind in KINDS else "collective-permute"
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
         return None

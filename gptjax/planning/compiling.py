@@ -23,7 +23,11 @@ _NEEDS = {
 }
 """The modules that a platform's compiler is in, and the extra that brings them."""
 
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+# In the words of libtpu 0.0.52 for temporaries, and for everything together.
+_OUT_OF_MEMORY = re.compile(
+    r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)"
+    r"|Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm"
+)
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -116,7 +120,7 @@ def _fail(stderr: str, topology: topologies.Topology) -> Any:
         said = _OUT_OF_MEMORY.search(stderr)
         if said is None:
             raise OutOfMemory(None, None)
-        used, unit, limit, limit_unit = said.groups()
+        used, unit, limit, limit_unit = filter(None, said.groups())
         raise OutOfMemory(
             int(float(used) * _UNITS[unit]), int(float(limit) * _UNITS[limit_unit])
         )

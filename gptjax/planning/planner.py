@@ -61,7 +61,8 @@ class Plan:
       batch: sequences, tokens in each, accumulation steps.
       steps: of the whole run, all its rounds and controls.
       step: of the config as it stands; None where it did not compile.
-      problem: why it did not.
+      problem: why it did not; None, too, where the machine's size was left open and the
+        config was not tried.
       suggestions: overrides that fit, the fastest first, each with its step.
     """
 
@@ -77,8 +78,13 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the config fits as it stands."""
-        return self.step is not None and self.step.fits
+        """Whether the config fits as it stands.
+
+        On a machine whose size was left open: whether anything was found that does.
+        """
+        if self.step is None:
+            return self.problem is None and bool(self.suggestions)
+        return self.step.fits
 
     def hours(self, step: Step) -> float | None:
         """Device-hours of the whole run, at the roofline's step."""
@@ -185,8 +191,7 @@ def _smallest(
             continue
         tell(f"trying {machine.name}")
         maker = _Maker(settings, model_config, machine)
-        problem = "the config was not tried: the machine's size was left open"
-        found = maker.search(maker.plan(None, problem), compiles=compiles, tell=tell)
+        found = maker.search(maker.plan(None, None), compiles=compiles, tell=tell)
         if found.suggestions:
             return found
     if found is None:

@@ -136,6 +136,33 @@ def test_the_bytes_between_nodes_are_those_of_a_hierarchy():
     assert crossing.sent_bytes == 2 * 7 / 8 * 800
 
 
+def test_what_slices_send_each_other_is_a_collective():
+    """Between slices of TPUs there are no collectives, but sends by Megascale."""
+    module = hlo.Module(
+        textwrap.dedent(
+            """\
+            HloModule m
+
+            ENTRY %main (x: bf16[36,8,128]) -> bf16[36,8,128] {
+              %x = bf16[36,8,128]{2,1,0} parameter(0)
+              %before = token[] after-all()
+              %send = (bf16[36,8,128]{2,1,0}, u32[], token[]) send(%x, %before), \
+            channel_id=10, is_host_transfer=true, frontend_attributes=\
+            {_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+              ROOT %done = token[] send-done(%send), channel_id=10
+            }
+            """
+        )
+    )
+    found = collectives.by_kind(collectives.count(module, [0, 0, 0, 0, 1, 1, 1, 1]))
+    sent = 2 * (1 / 2) * 36 * 8 * 128 * 2
+    assert found["all-reduce"] == {
+        "count": 1,
+        "sent_bytes": sent,
+        "network_bytes": sent,
+    }
+
+
 def test_a_real_program_has_the_collectives_that_were_put_in():
     """An independent oracle: each of them is written by hand, under a scan of 6."""
     mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
