@@ -34,7 +34,6 @@ WORK = {
         ({"compute_dtype": "float32"}, "compute", 8.0, 0.75),
         ({"memory_traffic": 100.0}, "memory", 10.0, 0.3),
         ({"sent_bytes": 100.0}, "interconnect", 20.0, 0.15),
-        # What goes over the network does not go over the interconnect.
         ({"sent_bytes": 40.0, "network_bytes": 30.0}, "network", 30.0, 0.1),
         # A kernel that does not tell its FLOPs: the model's own are the least.
         ({"flops": 100.0}, "compute", 3.0, 1.0),
@@ -46,6 +45,15 @@ def test_the_slowest_part_decides(changed, bound, seconds, mfu):
     assert found.bound == bound
     assert found.step == pytest.approx(seconds)
     assert found.mfu == pytest.approx(mfu)
+
+
+def test_what_leaves_the_node_does_not_load_the_interconnect():
+    """Of 40 bytes, 30 go over the network and 10 over links of 5 bytes/s."""
+    found = roofline.roofline(
+        CHIP, **(WORK | {"sent_bytes": 40.0, "network_bytes": 30.0})
+    )
+    assert found.interconnect == 2.0
+    assert found.network == 30.0
 
 
 def test_a_network_of_unknown_speed_takes_no_time():
