@@ -98,7 +98,7 @@ def _state(shape: model.Config) -> tuple[state.TrainState, state.TrainState]:
     places = state.shardings(mesh, shapes, mask_shapes, chain)
     params = jax.device_put(model.init(jax.random.key(0), shape), places.params)
     dense = masks.dense(params, ((r".*", False),))
-    current = state.start(params, dense, chain, step=0, mesh=mesh)
+    current = state.make_start(chain, places)(params, dense, 0)
     rng = np.random.default_rng(0)
 
     def random(leaf):

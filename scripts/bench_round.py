@@ -180,13 +180,7 @@ def _step(settings: config.Run) -> tuple[Callable[[], None], int]:
     """A function that takes one step of a run, and the bytes that it needs."""
     prepared = training.prepare(settings)
     trainer = prepared.trainer(schedule_steps=1000)
-    current = state.start(
-        prepared.load_params(),
-        trainer.dense_masks(),
-        trainer.optimizer,
-        step=0,
-        mesh=trainer.mesh,
-    )
+    current = trainer.start(prepared.load_params(), trainer.dense_masks(), 0)
     places = sharding.batch_sharding(trainer.mesh)
     with contextlib.closing(data.prefetch(trainer.batches(0), places)) as stream:
         batch, _ = next(iter(stream))

@@ -156,7 +156,7 @@ def _gptjax(shape: model.Config, given: argparse.Namespace) -> Run:
     places = state.shardings(mesh, params, dense, chain)
     compute = model.Compute(dtype=given.dtype, mesh=mesh)
     train_step = step.make_step(shape, chain, schedule, places, compute)
-    current = state.start(params, dense, chain, step=0, mesh=mesh)
+    current = state.make_start(chain, places)(params, dense, 0)
     del params
     batches = itertools.cycle(
         {"tokens": tokens[None], "labels": tokens[None]}

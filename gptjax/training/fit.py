@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gptjax import data, errors, evaluation, masks, sharding
 from gptjax.training import checkpoints as checkpoints_lib
-from gptjax.training import logs, profiling, signals, state, utilization
+from gptjax.training import logs, profiling, signals, utilization
 from gptjax.training import updates as updates_lib
 from gptjax.training.state import TrainState
 from gptjax.training.step import Batch
@@ -91,13 +91,7 @@ class _Fit:
         self.batches = trainer.batches(phase.stream)
         latest = checkpoints.latest()
         if latest is None:
-            self.state = state.start(
-                load_params(),
-                weight_masks,
-                trainer.optimizer,
-                step=phase.start,
-                mesh=trainer.mesh,
-            )
+            self.state = trainer.start(load_params(), weight_masks, phase.start)
         else:
             bits = jax.device_put(masks.pack(weight_masks), trainer.places.bits)
             self.state = self._restore(latest, bits)

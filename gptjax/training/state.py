@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -75,28 +76,26 @@ def shardings(
     return TrainState(whole, of_params, of_bits, of_opt_state)
 
 
-def start(
-    params: Any,
-    weight_masks: masks.Masks,
-    optimizer: optax.GradientTransformationExtraArgs,
-    *,
-    step: int,
-    mesh: Mesh,
-) -> TrainState:
-    """A state with a fresh optimizer, at `step` of the schedule.
+def make_start(
+    optimizer: optax.GradientTransformationExtraArgs, places: TrainState
+) -> Callable[[Any, masks.Masks, int], TrainState]:
+    """What begins a phase, compiled once like the step.
 
     Args:
-      params: placed arrays of any floating dtype; not donated.
-      weight_masks: placed masks; pruned weights are zeroed here.
+      places: from `shardings`.
+
+    Returns:
+      `start(params, weight_masks, step)`: a state with a fresh optimizer, at `step` of
+      the schedule. Params are placed arrays of any floating dtype and are not donated;
+      those that the masks prune are zeroed.
     """
-    places = shardings(mesh, params, weight_masks, optimizer)
 
     @functools.partial(jax.jit, out_shardings=places)
-    def make(params, weight_masks):
+    def start(params, weight_masks, step):
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
         params = masks.apply(params, weight_masks)
         opt_state = optimizer_lib.start_schedule_at(optimizer.init(params), step)
         bits = masks.pack(weight_masks)
         return TrainState(jnp.asarray(step, jnp.int32), params, bits, opt_state)
 
-    return make(params, weight_masks)
+    return start

@@ -82,6 +82,7 @@ class Trainer:
             self.places,
             compute,
         )
+        self.start = state.make_start(self.optimizer, self.places)
         self.change_masks = updates.make_change(self.optimizer, self.places)
         self.gradients = step_lib.make_gradients(model_config, self.places, compute)
         self.folder = pathlib.Path(settings.out)

@@ -50,7 +50,7 @@ def test_the_scores_are_those_of_a_float64_torch_loop(hugging_face, tmp_path):
     chain = optimizer.make_optimizer(settings, schedule, params, tracks_movement=True)
     places = state.shardings(mesh, params, half, chain)
     train_step = step.make_step(gpt, chain, schedule, places, model.Compute(mesh=mesh))
-    current = state.start(params, half, chain, step=0, mesh=mesh)
+    current = state.make_start(chain, places)(params, half, 0)
     for tokens in batches:
         batch = {"tokens": tokens, "labels": tokens}
         batch = jax.device_put(batch, sharding.batch_sharding(mesh))

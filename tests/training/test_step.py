@@ -72,12 +72,8 @@ class Setup:
         )
 
     def start(self, weight_masks=None, *, at=0):
-        return state.start(
-            self.params,
-            self.dense if weight_masks is None else weight_masks,
-            self.optimizer,
-            step=at,
-            mesh=self.mesh,
+        return state.make_start(self.optimizer, self.places)(
+            self.params, self.dense if weight_masks is None else weight_masks, at
         )
 
     def run(self, current, batch):

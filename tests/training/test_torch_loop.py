@@ -79,7 +79,7 @@ def our_losses(batches):
     dense = masks.dense(params, config.Pruning(sparsities=(0.5,)).prunable)
     places = state.shardings(mesh, params, dense, chain)
     train_step = step.make_step(gpt, chain, schedule, places, model.Compute(mesh=mesh))
-    current = state.start(params, dense, chain, step=0, mesh=mesh)
+    current = state.make_start(chain, places)(params, dense, 0)
     losses = []
     for batch in batches:
         batch = jax.device_put(batch, sharding.batch_sharding(mesh))

@@ -40,7 +40,7 @@ def changed(name, **options):
     dense = masks.dense(params, PRUNABLE)
     old, new = drawn(dense, 0), drawn(dense, 1)
     places = state.shardings(mesh, params, dense, chain)
-    current = state.start(params, old, chain, step=3, mesh=mesh)
+    current = state.make_start(chain, places)(params, old, 3)
     # As after many steps: everything that an optimizer keeps is of some size.
     moved = jax.tree.map(lambda leaf: leaf * 0 + 7, current.opt_state)
     current = training.TrainState(current.step, current.params, current.bits, moved)
