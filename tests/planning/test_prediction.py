@@ -65,7 +65,14 @@ def test_one_device_sends_nothing():
     assert prediction.predict(sizes) == []
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (1, 8), (2, 2)])
+@pytest.mark.parametrize(
+    ("data", "fsdp"),
+    [
+        (2, 2),
+        pytest.param(8, 1, marks=pytest.mark.slow),
+        pytest.param(1, 8, marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_send_what_is_predicted(data, fsdp):
     """A sharding that XLA does not follow shows as a collective that none asked for."""
     check(*compiled(data, fsdp))

@@ -96,7 +96,9 @@ def test_kernels_count_what_they_state_and_are_told_where_they_do_not(
     assert work.silent_kernels(module) == silent
 
 
-@pytest.mark.parametrize("remat", ["matmuls", "full"])
+@pytest.mark.parametrize(
+    "remat", ["matmuls", pytest.param("full", marks=pytest.mark.slow)]
+)
 def test_a_training_step_counts_what_its_formula_says(remat):
     """An independent oracle: 6 N + 12 L D T a token, and what is computed again.
 

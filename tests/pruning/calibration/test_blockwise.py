@@ -36,7 +36,7 @@ def as_numpy(params):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1)])
+@pytest.mark.parametrize("sizes", [(8, 1, 1, 1), (2, 4, 1, 1)])
 def test_every_mesh_gives_the_same_masks(criterion, sizes, prune):
     """Sums over devices that miss one, or count one twice."""
     mesh = sharding.make_mesh(**dict(zip(sharding.AXES, sizes, strict=True)))

@@ -43,14 +43,16 @@ def watch(oracle, layer, tokens_NT):
     return seen
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 1)])
+@pytest.mark.parametrize(
+    "sizes", [(8, 1, 1, 1), (2, 4, 1, 1), (2, 2, 1, 2), (1, 1, 1, 1)]
+)
 def test_norms_and_hessians_are_those_of_the_hooks(
     sizes, tiny, tiny_config, tokens_NT, oracle, one_device
 ):
     """A batch filled up with made-up sequences, or a device's share counted twice,
     changes them a little."""
     mesh = one_device
-    if sizes != (1, 1, 1):
+    if sizes != (1, 1, 1, 1):
         mesh = sharding.make_mesh(**dict(zip(sharding.AXES, sizes, strict=True)))
     params = tiny(mesh)
     norms = calibration.input_norms(

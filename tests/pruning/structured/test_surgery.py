@@ -216,7 +216,7 @@ def test_a_trained_model_survives_its_cut_in_stock_transformers(
 ):
     """Trained weights spread over magnitudes that random ones do not show."""
     source = convert.resolve("packaged")
-    config, params = convert.load(source, compute=model.Compute())
+    config, params = convert.load(source, dtype=jnp.float32)
     scores = np.random.default_rng(0).random(
         (6,) if what == "layers" else (6, config.mlp_width)
     )
