@@ -36,7 +36,7 @@ from gptjax import (
 )
 from gptjax.convert import zipped
 from gptjax.pruning import choosing, context, round_report, savings
-from gptjax.training import checkpoints, state
+from gptjax.training import checkpoints
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "gpt2_prune.yaml"
 STEP, RANKING, EVALUATION = "training steps", "ranking", "evaluation"
@@ -44,7 +44,6 @@ END = "account at the end"
 PARTS = (
     (choosing, "choose", RANKING),
     (training.Prepared, "load_params", "rewinding"),
-    (state, "start", "rewinding"),
     (checkpoints.Checkpoints, "__init__", "saving"),
     (checkpoints.Checkpoints, "save", "saving"),
     (checkpoints.Checkpoints, "wait", "saving"),
@@ -273,6 +272,7 @@ def _watched() -> Iterator[Clock]:
         def init_timed(self, *args, **kwargs):
             init(self, *args, **kwargs)
             self.train_step = _TimedStep(self.train_step, clock)
+            self.start = clock.timed(self.start, "rewinding")
 
         put(training.Trainer, "__init__", init_timed)
         yield clock

@@ -28,6 +28,8 @@ _FREE = (
 )
 # Pallas on TPU, cuDNN.
 _KERNELS = ('custom_call_target="tpu_custom_call"', 'custom_call_target="__cudnn')
+# JAX's splash attention on TPU: matrix products over queries and keys, by kernel.
+_SPLASH = {"fwd": 2, "dq": 3, "dkv": 4}
 _SLICES = ("dynamic-slice", "slice", "gather", "slice-start")
 
 
@@ -35,7 +37,8 @@ def flops(module: hlo.Module) -> int:
     """FLOPs of the matrix products, two for each multiplication and addition.
 
     Those of a kernel that is no XLA instruction (Pallas, cuDNN) count as far as it
-    states them.
+    states them; splash attention, which does not, as if the mask skipped none of its
+    blocks.
     """
     return sum(
         executed.times * _flops(instruction, within)
@@ -57,7 +60,7 @@ def _flops(instruction: hlo.Instruction, within: hlo.Computation) -> int:
         dims = instruction.attribute(r'"lhs_contracting_dimensions":\[([\d,"]*)\]')
         if dims is not None:
             return _product(instruction, within, dims.replace('"', ""))
-        return _stated(instruction) or 0
+        return _of_kernel(instruction, within) or 0
     return 0
 
 
@@ -67,16 +70,26 @@ def silent_kernels(module: hlo.Module) -> int:
         executed.times
         for executed in module.executed
         if any(name in executed.instruction.attributes for name in _KERNELS)
-        and _stated(executed.instruction) is None
+        and _of_kernel(executed.instruction, executed.computation) is None
     )
 
 
-def _stated(kernel: hlo.Instruction) -> int | None:
-    """The FLOPs that a kernel says it has."""
+def _of_kernel(kernel: hlo.Instruction, within: hlo.Computation) -> int | None:
+    """The FLOPs of a kernel, if it says so or is splash attention."""
     stated = kernel.attribute(r'"cost_estimate":(\{[^}]*\})')
-    if stated is None or "flops" not in (values := json.loads(stated)):
+    if stated is not None and "flops" in (values := json.loads(stated)):
+        return int(values["flops"])
+    splash = re.match(r"splash_mha_(fwd|dq|dkv)_", kernel.name)
+    if splash is None:
         return None
-    return int(values["flops"])
+    # What stands before the queries says which blocks to skip, in integers.
+    queries, keys = [
+        shape
+        for each in within.operands(kernel)
+        for shape in each.shapes
+        if shape.dtype in ("bf16", "f32")
+    ][:2]
+    return _SPLASH[splash[1]] * 2 * queries.elements * keys.dims[-2]
 
 
 def _product(

@@ -226,7 +226,10 @@ def describe(result: evaluation.Perplexity | None) -> dict[str, Any] | None:
 def start_summary(prepared: Prepared, trainer: Trainer) -> dict[str, Any]:
     """What is known before any training; measured once, then read from the folder."""
     path = prepared.folder / "summary.json"
-    if path.exists():
+    known = path.exists()
+    # Or one process could find what another has just written, and go ahead of it.
+    sharding.sync("summary sought")
+    if known:
         return json.loads(path.read_text(encoding="utf-8"))
     start = None
     if prepared.valid is not None:

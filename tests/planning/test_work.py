@@ -96,6 +96,28 @@ def test_kernels_count_what_they_state_and_are_told_where_they_do_not(
     assert work.silent_kernels(module) == silent
 
 
+@pytest.mark.parametrize(("kernel", "products"), [("fwd", 2), ("dq", 3), ("dkv", 4)])
+def test_splash_attention_counts_though_it_states_nothing(kernel, products):
+    """A tenth of a step and more at long contexts, which the plan would not see."""
+    module = hlo.Module(
+        textwrap.dedent(
+            f"""\
+            HloModule m
+
+            ENTRY %main (a: s8[1,2,4], q: bf16[3,4,16,8], k: bf16[3,4,32,8]) -> f32[8] {{
+              %a = s8[1,2,4] parameter(0)
+              %q = bf16[3,4,16,8] parameter(1)
+              %k = bf16[3,4,32,8] parameter(2)
+              ROOT %splash_mha_{kernel}_residuals.3 = f32[8] custom-call(%a, %q, %k), \
+            custom_call_target="tpu_custom_call"
+            }}
+            """
+        )
+    )
+    assert work.flops(module) == products * 2 * (3 * 4 * 16 * 8) * 32
+    assert work.silent_kernels(module) == 0
+
+
 @pytest.mark.parametrize(
     "remat", ["matmuls", pytest.param("full", marks=pytest.mark.slow)]
 )

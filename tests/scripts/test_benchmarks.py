@@ -32,6 +32,18 @@ def _run(name, folder):
 
 
 @pytest.mark.slow
+def test_bench_step_trains_as_pytorch_does(tmp_path):
+    """A loss of another task, or weights never held, would make the ratios idle."""
+    found, last = _run("step", tmp_path)
+    assert last.startswith("tokens/s gptjax / torch: ")
+    packaged = found["steps"]["packaged"]
+    losses = packaged["first_loss"]
+    assert losses["gptjax"] == pytest.approx(losses["torch"], abs=0.05)
+    # Weights, gradients, moments.
+    assert min(packaged["peak_bytes"].values()) > 50e6
+
+
+@pytest.mark.slow
 def test_bench_decode_writes_what_pytorch_writes(tmp_path):
     """A quicker decoder that says something else is no quicker decoder."""
     found, last = _run("decode", tmp_path)
