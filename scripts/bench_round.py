@@ -5,9 +5,9 @@
 First two training steps take turns in one process: that of a run that prunes, and the
 same one of a run without masks. Their memory is what the compiler states. Then a run in
 rounds is taken apart: what it does between training steps (ranking, rewinding, saving,
-zipping, evaluating), in seconds a round, and as a share of a round that trains as many
-steps as configs/gpt2_prune.yaml says. The run itself trains only a few: the steps'
-seconds are measured, their number is not waited for.
+evaluating), in seconds a round, and as a share of a round that trains as many steps as
+configs/gpt2_prune.yaml says. The run itself trains only a few: the steps' seconds are
+measured, their number is not waited for.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PARTS = (
     (context.Context, "export", "saving"),
     (round_report, "write", "saving"),
     (round_report, "sizes", "counting"),
-    (zipped, "weights_bytes", "zipping"),
+    (zipped, "weights_bytes", END),
     (training.Trainer, "evaluate", EVALUATION),
     (savings, "conclude", END),
 )

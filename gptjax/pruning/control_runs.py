@@ -15,8 +15,8 @@ _TWINS = 1_000_000
 _POINTS = 11
 
 
-def run(context: Context, this: Round, kind: str) -> dict[str, Any]:
-    """Trains a control of a finished round; its perplexity and zipped bytes.
+def run(context: Context, this: Round, kind: str, *, zips: bool) -> dict[str, Any]:
+    """Trains a control of a finished round; its perplexity, and zipped bytes if asked.
 
     `random` and `shuffle` prune as many weights of each layer as the round, others of
     them; `reinit` keeps the mask and starts from freshly initialised weights. All three
@@ -60,10 +60,10 @@ def run(context: Context, this: Round, kind: str) -> dict[str, Any]:
         )
         params = state.params
         del state
-    config = context.trainer.model_config
-    found = run_lib.describe(result) | {
-        "bytes_zipped": zipped.weights_bytes(config, params)
-    }
+    found = run_lib.describe(result)
+    if zips:
+        config = context.trainer.model_config
+        found["bytes_zipped"] = zipped.weights_bytes(config, params)
     if kind == "twin":
         found["barrier"] = _barrier(context, number, params)
     return found

@@ -48,7 +48,7 @@ class Pruned:
     compilations: int
 
 
-def run(settings: config.Run, *, times_all: bool = False) -> Pruned:
+def run(settings: config.Run, *, measures_all: bool = False) -> Pruned:
     """Prunes a model in rounds as its config says, or goes on where it was interrupted.
 
     Round 0 is the dense model. Each further round chooses what of the weights that the
@@ -56,8 +56,8 @@ def run(settings: config.Run, *, times_all: bool = False) -> Pruned:
     its `report.json` is there; its model lies beside it, as a Hugging Face folder.
 
     Args:
-      times_all: whether the summary's savings hold the times of all rounds and
-        controls, and not of the last round alone.
+      measures_all: whether the zipped bytes of all rounds and controls are measured,
+        and their times, and not those of the last round alone.
 
     Raises:
       UserError: for whatever the user can mend.
@@ -71,10 +71,13 @@ def run(settings: config.Run, *, times_all: bool = False) -> Pruned:
         context = Context(prepared, trainer, settings.pruning, folder)
         choosing.check(context)
         summary = run_lib.start_summary(prepared, trainer)
-        reports = [_run_round(context, this, summary) for this in planned]
+        reports = [
+            _run_round(context, this, summary, zips=measures_all or this is planned[-1])
+            for this in planned
+        ]
         if "savings" not in summary:
             models = [v for r in reports[:0:-1] for v in _variants(context, r)]
-            timed = models if times_all else models[:1]
+            timed = models if measures_all else models[:1]
             summary = {**summary, **_conclude(context, reports[-1], timed)}
             run_lib.write_summary(prepared, summary)
         trainer.log.close()
@@ -82,9 +85,14 @@ def run(settings: config.Run, *, times_all: bool = False) -> Pruned:
 
 
 def _run_round(
-    context: Context, this: plan.Round, summary: dict[str, Any]
+    context: Context, this: plan.Round, summary: dict[str, Any], *, zips: bool
 ) -> dict[str, Any]:
-    """Trains a round and its controls; the contents of its report."""
+    """Trains a round and its controls; the contents of its report.
+
+    Args:
+      zips: whether the zipped bytes of their models are measured too, which takes some
+        seconds for each 100 MB.
+    """
     done = round_report.read(context.folder, this.number)
     if done is not None:
         return done
@@ -94,7 +102,7 @@ def _run_round(
         )
         result, method = summary["start"], {}
     else:
-        figures, result = _train_round(context, this)
+        figures, result = _train_round(context, this, zips=zips)
         method_path = context.round_folder(this.number) / "method.json"
         method = {}
         if method_path.exists():
@@ -107,7 +115,7 @@ def _run_round(
         **result,
         "method": method,
         "controls": {
-            kind: control_runs.run(context, this, kind)
+            kind: control_runs.run(context, this, kind, zips=zips)
             for kind in (context.pruning.controls if this.number else ())
         },
     }
@@ -116,7 +124,7 @@ def _run_round(
 
 
 def _train_round(
-    context: Context, this: plan.Round
+    context: Context, this: plan.Round, *, zips: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a round and exports its model; its sizes and its perplexity."""
     trainer = context.trainer
@@ -157,7 +165,8 @@ def _train_round(
         del state  # the controls need its memory
     context.export(folder / "model", params)
     figures = round_report.sizes(trainer.shapes, weight_masks)
-    figures["bytes_zipped"] = zipped.weights_bytes(trainer.model_config, params)
+    if zips:
+        figures["bytes_zipped"] = zipped.weights_bytes(trainer.model_config, params)
     return figures, run_lib.describe(result)
 
 

@@ -4,11 +4,11 @@ from gptjax import config, errors
 from gptjax.pruning import rounds, structured
 
 
-def run(settings: config.Run, *, times_all: bool = False) -> rounds.Pruned:
+def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
     """Prunes a model as its config says, or goes on where it was interrupted.
 
     Args:
-      times_all: see `rounds.run`.
+      measures_all: see `rounds.run`.
 
     Raises:
       UserError: for whatever the user can mend.
@@ -19,5 +19,5 @@ def run(settings: config.Run, *, times_all: bool = False) -> rounds.Pruned:
     if settings.data.valid is None:
         raise errors.UserError("data.valid: missing; rounds are compared by perplexity")
     if settings.pruning.structured:
-        return structured.run(settings, times_all=times_all)
-    return rounds.run(settings, times_all=times_all)
+        return structured.run(settings, measures_all=measures_all)
+    return rounds.run(settings, measures_all=measures_all)

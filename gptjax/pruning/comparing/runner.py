@@ -47,7 +47,7 @@ def run(
         number = 0
         for place, job in enumerate(planned, 1):
             _say(f"{place}/{len(planned)} {job.name}")
-            done = runs.run(job.settings, times_all=True)
+            done = runs.run(job.settings, measures_all=True)
             for row in _rows(job, done):
                 _write(folder / "rows" / f"{number:03d}.json", row)
                 number += 1

@@ -21,11 +21,11 @@ from gptjax.pruning.structured.context import Context
 from gptjax.training import run as run_lib
 
 
-def run(settings: config.Run, *, times_all: bool = False) -> rounds.Pruned:
+def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
     """Cuts a model in rounds as its config says, or goes on where it was interrupted.
 
     Args:
-      times_all: as for `rounds.run`.
+      measures_all: as for `rounds.run`.
 
     Raises:
       UserError: for whatever the user can mend.
@@ -47,11 +47,12 @@ def run(settings: config.Run, *, times_all: bool = False) -> rounds.Pruned:
         compilations = 0
         for this in context.planned:
             trainer = context.trainer(this.number)
-            reports.append(_run_round(context, trainer, this))
+            zips = measures_all or this is context.planned[-1]
+            reports.append(_run_round(context, trainer, this, zips=zips))
             trainer.log.close()
             compilations += trainer.compilations
         if "savings" not in summary:
-            timed = context.planned if times_all else context.planned[-1:]
+            timed = context.planned if measures_all else context.planned[-1:]
             summary = {**summary, **_conclude(context, trainer, reports, timed)}
             run_lib.write_summary(prepared, summary)
     return rounds.Pruned(folder, folder / "export", reports, summary, compilations)
@@ -80,9 +81,13 @@ def _begin(
 
 
 def _run_round(
-    context: Context, trainer: training.Trainer, this: plan.Round
+    context: Context, trainer: training.Trainer, this: plan.Round, *, zips: bool
 ) -> dict[str, Any]:
-    """Cuts and trains; the contents of the round's report."""
+    """Cuts and trains; the contents of the round's report.
+
+    Args:
+      zips: whether the model's zipped bytes are measured too.
+    """
     done = round_report.read(context.folder, this.number)
     if done is not None:
         return done
@@ -112,9 +117,10 @@ def _run_round(
     report = {
         **_report(context, this.number, trainer, weight_masks),
         **result,
-        "bytes_zipped": zipped.weights_bytes(this.after, params),
         "method": method,
     }
+    if zips:
+        report["bytes_zipped"] = zipped.weights_bytes(this.after, params)
     round_report.write(context.folder, report)
     return report
 
