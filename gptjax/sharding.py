@@ -67,8 +67,11 @@ def make_mesh(
     # Auto axes: with Explicit ones, JAX's present default, nnx.Embed fails.
     types = (AxisType.Auto,) * len(AXES)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
+    # An axis may take a part of a torus's: slower links beat a mesh refused.
+    splits = {"devices": devices, "allow_split_physical_axes": True}
     if slices == 1:
-        return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+        placed = mesh_utils.create_device_mesh(sizes, **splits)
+        return Mesh(placed, AXES, axis_types=types)
     if sizes[0] % slices:
         raise errors.UserError(
             f"mesh.data: {sizes[0]} copies of the model do not divide over {slices} "
@@ -77,7 +80,7 @@ def make_mesh(
     placed = mesh_utils.create_hybrid_device_mesh(
         (sizes[0] // slices, *sizes[1:]),
         (slices, *[1] * (len(AXES) - 1)),
-        devices=devices,
+        **splits,
     )
     return Mesh(placed, AXES, axis_types=types)
 

@@ -1,5 +1,8 @@
 """Mesh, rules and placement."""
 
+import dataclasses
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +10,19 @@ import pytest
 from gptjax import errors, model, sharding, tree
 
 SMALL = model.Config(n_layer=2, n_embd=16, n_head=4, vocab_size=33, n_positions=8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Of a TPU v5p, as JAX describes it."""
+
+    id: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5"
+    process_index: int = 0
+    slice_index: int = 0
 
 
 @pytest.mark.parametrize(
@@ -27,6 +43,21 @@ def test_a_mesh_that_does_not_use_all_devices_is_an_error(sizes):
     """JAX would quietly build a smaller mesh of the first devices."""
     with pytest.raises(errors.UserError, match="mesh: "):
         sharding.make_mesh(**sizes)
+
+
+def test_an_axis_may_take_a_part_of_a_torus():
+    """JAX refuses to lay 32 x 2 over the 4 x 4 x 4 chips of a TPU, unless asked to."""
+    chips = [
+        Chip(number, coords)
+        for number, coords in enumerate(itertools.product(range(4), repeat=3))
+    ]
+    mesh = sharding.make_mesh(data=1, fsdp=32, tensor=2, devices=chips)
+    assert mesh.devices.shape == (1, 32, 1, 2)
+    assert {chip.id for chip in mesh.devices.flat} == set(range(64))
+    # Those that share a layer are neighbours.
+    for pair in mesh.devices.reshape(32, 2):
+        ends = np.array([chip.coords for chip in pair])
+        assert np.abs(ends[0] - ends[1]).sum() == 1
 
 
 def test_every_weight_matrix_is_split_over_fsdp_and_tensor():

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -43,6 +44,10 @@ class OutOfMemory(Exception):
         self.used, self.limit = used, limit
 
 
+class Killed(errors.UserError):
+    """The compiler's process was killed, most likely for this machine's memory."""
+
+
 def missing(platform: str) -> str | None:
     """What to install so that the platform's compiler is there; None: it is."""
     modules, extra = _NEEDS.get(platform, ((), ""))
@@ -67,6 +72,7 @@ def compile_step(
     Raises:
       UserError: no compiler, or a config that the model or the mesh does not take.
       OutOfMemory: the compiler refused.
+      Killed: it did not live to say anything.
     """
     lacking = missing(topology.platform)
     if lacking is not None:
@@ -86,6 +92,12 @@ def compile_step(
     )
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
+    if done.returncode < 0:
+        raise Killed(
+            f"--topology {topology.name}: the compiler was killed by "
+            f"{signal.Signals(-done.returncode).name}; it may need more memory than "
+            "this machine has"
+        )
     return _fail(done.stderr, topology)
 
 

@@ -127,6 +127,9 @@ def search(
       judge: a config -> what is known of its compiled step, with `fits` and `step`; may
         raise `compiling.OutOfMemory`.
       tell: is given lines about the progress.
+
+    Raises:
+      Killed: this machine cannot judge, which says nothing of the other.
     """
     ranked = candidates(settings, model_config, topology)
     tell(f"{len(ranked)} meshes and micro-batches might fit; {compiles} are compiled")
@@ -141,18 +144,19 @@ def search(
         if candidate.estimate.bytes >= ceiling:
             continue
         name = " ".join(candidate.overrides())
-        tell(f"{tried + 1}/{compiles} {name}")
+        tried += 1
+        tell(f"{tried}/{compiles} {name}")
         try:
             judged = judge(candidate.settings)
+        except compiling.Killed:
+            raise
         except errors.UserError as error:
-            # Not every mesh can be laid over the machine's links.
             tell(str(error))
             continue
         except compiling.OutOfMemory as refused:
             judged, used = None, refused.used
         else:
             used = judged.used
-        tried += 1
         fits = judged is not None and judged.fits
         size = "" if used is None else f"needs {used / 1e9:.1f} GB of a device: "
         tell(size + ("fits" if fits else "does not fit"))

@@ -1,5 +1,6 @@
 """The search tries what divides, the best first, and stops where enough is found."""
 
+import subprocess
 import types
 
 import pytest
@@ -88,9 +89,9 @@ def test_the_search_stops_at_two_that_fit_and_keeps_the_fastest_first():
     assert len(told) == 5  # how many there are, and two lines for each
 
 
-def test_a_mesh_that_the_machine_does_not_take_is_passed_over():
-    """Logical axes have to be products of the slice's own, and JAX alone knows how."""
-    results = [errors.UserError("no such mesh"), judged(True, 1.0), judged(True, 2.0)]
+def test_a_mesh_that_the_compiler_fails_on_is_passed_over():
+    """It takes one of the compilations, or a search of failures would not end."""
+    results = [errors.UserError("no such mesh"), judged(True, 1.0)]
 
     def judge(_):
         result = results.pop(0)
@@ -106,7 +107,26 @@ def test_a_mesh_that_the_machine_does_not_take_is_passed_over():
         judge=judge,
         tell=lambda line: None,
     )
-    assert [step.step_seconds for _, step in found] == [1.0, 2.0]
+    assert [step.step_seconds for _, step in found] == [1.0]
+
+
+def test_a_compiler_that_was_killed_ends_the_search(monkeypatch):
+    """It was taken for a mesh that does not fit, and a larger machine was advised."""
+    monkeypatch.setattr(
+        compiling.subprocess,
+        "run",
+        lambda *_, **__: subprocess.CompletedProcess([], -9, "", ""),
+    )
+    model_config, topology = shapes.resolve("gpt2"), topologies.parse("cpu:2")
+    with pytest.raises(errors.UserError, match="killed by SIGKILL; it may need more"):
+        search.search(
+            settings(),
+            model_config,
+            topology,
+            compiles=2,
+            judge=lambda s: compiling.compile_step(s, model_config, topology),
+            tell=lambda line: None,
+        )
 
 
 @pytest.mark.parametrize("refuses", [True, False])
