@@ -5,6 +5,7 @@ sequence apart, takes local windows, and runs on a mesh whose `context` axis spl
 the sequence: queries stay where they are, keys and values are gathered.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gptjax import errors, sharding
-from gptjax.model import dropout
+from gptjax.model import derivatives, dropout
 from gptjax.model.compute import Compute
 from gptjax.model.config import Config
 
@@ -23,9 +24,6 @@ from gptjax.model.config import Config
 Attend = Callable[
     [jax.Array, jax.Array, jax.Array, jax.Array | int, jax.Array | None], jax.Array
 ]
-
-ATTENDED = "attended"
-"""What `jax.checkpoint` policies know the result of attention by."""
 
 _LANES = 128
 """Splash attention takes sequences in blocks of whole TPU vector registers."""
@@ -40,7 +38,8 @@ def plain(
     mask_BTS: jax.Array,
     scale: jax.Array | float,
     upcast: bool,
-    drop: Callable[[jax.Array], jax.Array],
+    rate: float = 0.0,
+    key: jax.Array | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention; the softmax is always taken in float32.
 
@@ -52,11 +51,24 @@ def plain(
       scale: what the scores are multiplied by.
       upcast: whether the scores themselves are computed in float32 too (Hugging
         Face's `reorder_and_upcast_attn`).
-      drop: applied to the attention probabilities.
+      rate, key: of the dropout of attention weights, see `dropout.apply`.
 
     Returns:
       The gathered values, BHTK.
     """
+    return _gather(upcast, rate, q_BHTK, k_BHSK, v_BHSK, mask_BTS, scale, key)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gather(upcast, rate, q_BHTK, k_BHSK, v_BHSK, mask_BTS, scale, key):
+    """`plain`, whose derivatives need the weights once and no maximum.
+
+    Dao et al., "FlashAttention", 2022, arXiv:2205.14135, appendix B.2.
+    """
+    return _gathered(upcast, rate, q_BHTK, k_BHSK, v_BHSK, mask_BTS, scale, key)[0]
+
+
+def _scores(upcast, q_BHTK, k_BHSK, mask_BTS, scale):
     if upcast:
         q_BHTK, k_BHSK = q_BHTK.astype(jnp.float32), k_BHSK.astype(jnp.float32)
     scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK).astype(jnp.float32)
@@ -65,8 +77,53 @@ def plain(
     # gathers an average instead of NaN, which would reach the gradients.
     lowest = jnp.finfo(jnp.float32).min
     scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS, lowest)
-    weights_BHTS = drop(jax.nn.softmax(scores_BHTS).astype(v_BHSK.dtype))
-    return jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
+    return scores_BHTS
+
+
+def _gathered(upcast, rate, q_BHTK, k_BHSK, v_BHSK, mask_BTS, scale, key):
+    scores_BHTS = _scores(upcast, q_BHTK, k_BHSK, mask_BTS, scale)
+    highest_BHT = scores_BHTS.max(-1)
+    weights_BHTS = jnp.exp(scores_BHTS - highest_BHT[..., None])
+    total_BHT = weights_BHTS.sum(-1)
+    dropped_BHTS = dropout.apply(rate, weights_BHTS.astype(v_BHSK.dtype), key)
+    out_BHTK = jnp.einsum("BHTS,BHSK->BHTK", dropped_BHTS, v_BHSK)
+    # Fewer numbers to divide than there are weights.
+    out_BHTK = (out_BHTK / total_BHT[..., None]).astype(v_BHSK.dtype)
+    out_BHTK = derivatives.keep(out_BHTK)
+    logsumexp_BHT = derivatives.keep(highest_BHT + jnp.log(total_BHT))
+    operands = (q_BHTK, k_BHSK, v_BHSK, mask_BTS, scale, key)
+    return out_BHTK, (operands, out_BHTK, logsumexp_BHT)
+
+
+def _gather_slopes(upcast, rate, kept, slope_BHTK):
+    operands, out_BHTK, logsumexp_BHT = kept
+    q_BHTK, k_BHSK, v_BHSK, mask_BTS, scale, key = operands
+    scores_BHTS = _scores(upcast, q_BHTK, k_BHSK, mask_BTS, scale)
+    weights_BHTS = jnp.exp(scores_BHTS - logsumexp_BHT[..., None])
+    dropped_BHTS = dropout.apply(rate, weights_BHTS.astype(v_BHSK.dtype), key)
+    v_slope_BHSK = jnp.einsum("BHTS,BHTK->BHSK", dropped_BHTS, slope_BHTK)
+    inner_BHTS = jnp.einsum("BHTK,BHSK->BHTS", slope_BHTK, v_BHSK)
+    inner_BHTS = dropout.apply(rate, inner_BHTS, key).astype(jnp.float32)
+    # The mean of `inner_BHTS` under the weights.
+    along_BHT = jnp.einsum(
+        "BHTK,BHTK->BHT", slope_BHTK, out_BHTK, preferred_element_type=jnp.float32
+    )
+    scores_slope_BHTS = weights_BHTS * (inner_BHTS - along_BHT[..., None]) * scale
+    high = jnp.float32 if upcast else q_BHTK.dtype
+    scores_slope_BHTS = scores_slope_BHTS.astype(high)
+    q_slope_BHTK = jnp.einsum("BHTS,BHSK->BHTK", scores_slope_BHTS, k_BHSK.astype(high))
+    k_slope_BHSK = jnp.einsum("BHTS,BHTK->BHSK", scores_slope_BHTS, q_BHTK.astype(high))
+    return (
+        q_slope_BHTK.astype(q_BHTK.dtype),
+        k_slope_BHSK.astype(k_BHSK.dtype),
+        v_slope_BHSK,
+        None,
+        None,
+        None,
+    )
+
+
+_gather.defvjp(_gathered, _gather_slopes)
 
 
 def scale_of(config: Config, layer: jax.Array | int) -> jax.Array | float:
@@ -205,7 +262,8 @@ def _plain(config, compute, length, segments_BT, window) -> Attend:
             mask_BTS=mask_BTS,
             scale=scale_of(config, layer),
             upcast=config.reorder_and_upcast_attn,
-            drop=lambda x: dropout.apply(config.attn_pdrop, x, key),
+            rate=config.attn_pdrop,
+            key=key,
         )
 
     return attend
@@ -223,7 +281,7 @@ def _cudnn(config, compute, length, window, has_segments, *, implementation="cud
         if not is_whole:
             # It cannot know by itself where this device's queries stand.
             here = q_BHTK.shape[2]
-            start = here * jax.lax.axis_index("context") if compute.mesh else 0
+            start = here * jax.lax.axis_index("context") if compute.devices > 1 else 0
             segments = (queries_BT, keys_BS) if has_segments else None
             mask_BTS = visible(
                 start + jnp.arange(here), jnp.arange(length), segments, window
@@ -274,7 +332,7 @@ def _splash(config, compute, length, window, has_segments):
         head_shards=heads,
         q_seq_shards=times,
         # Both residuals of the kernel, so that the backward pass need not run it again.
-        residual_checkpoint_name=ATTENDED,
+        residual_checkpoint_name=derivatives.KEPT,
         interpret=compute.platform != "tpu",
     )
 
@@ -282,7 +340,7 @@ def _splash(config, compute, length, window, has_segments):
         segments = kernels.SegmentIds(queries_BT, keys_BS) if has_segments else None
         return jax.vmap(kernel)(q_BHTK, k_BHSK, v_BHSK, segments)
 
-    if compute.mesh is None:
+    if compute.devices == 1:
         return _on_mesh(compute, lambda *arrays: local(kernel, *arrays))
     spec = kernel.manual_sharding_spec(
         NamedSharding(compute.mesh, P("tensor", "context"))
@@ -305,7 +363,7 @@ def _on_mesh(compute, local, *leading):
         if segments_BT is None:  # not read then
             segments_BT = jnp.zeros((q_BHTK.shape[0], q_BHTK.shape[2]), jnp.int32)
         arrays = (q_BHTK, k_BHTK, v_BHTK, segments_BT, segments_BT)
-        if compute.mesh is None:
+        if compute.devices == 1:
             return local(*arrays)
         batch = sharding.BATCH_AXES
         queries = P(batch, "tensor", "context", None)

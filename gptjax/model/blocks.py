@@ -43,7 +43,7 @@ def apply_block(
       used of them is never computed under `jax.jit`.
     """
     attend = attention.make(config, compute, length=x_BTD.shape[1])
-    _, block_def = gpt.graphdefs(config, compute.dtype)
+    _, block_def = gpt.graphdefs(config, compute)
     inputs: dict[str, jax.Array] = {}
 
     def tap(name, x):

@@ -49,8 +49,9 @@ def apply_cached(
     causal_TS = jnp.arange(slots)[None] <= query_slots_T[:, None]
     mask_BTS = causal_TS[None] & is_real_BS[:, None]
 
-    trunk = gpt.trunk(config, params, Compute(dtype=dtype))
-    _, block_def = gpt.graphdefs(config, dtype)
+    compute = Compute(dtype=dtype)
+    trunk = gpt.trunk(config, params, compute)
+    _, block_def = gpt.graphdefs(config, compute)
 
     def run_block(carry, per_layer):
         # The cache is carried and written in place: as a scanned input and output
@@ -73,7 +74,6 @@ def apply_cached(
                 mask_BTS=mask_BTS,
                 scale=attention.scale_of(config, layer),
                 upcast=config.reorder_and_upcast_attn,
-                drop=lambda x: x,
             )
 
         cache = dict(cache)

@@ -55,6 +55,11 @@ class Compute:
             return jax.default_backend()
         return self.mesh.devices.flat[0].platform
 
+    @property
+    def devices(self) -> int:
+        """How many share the work."""
+        return 1 if self.mesh is None else self.mesh.size
+
     def parts(self, axis: str) -> int:
         """Over how many devices an axis of the mesh splits; 1 without a mesh."""
         return 1 if self.mesh is None else self.mesh.shape[axis]
@@ -68,7 +73,7 @@ class Compute:
 
     def constrain(self, array: jax.Array, spec: PartitionSpec) -> jax.Array:
         """The array, split over the mesh as `spec` says."""
-        if self.mesh is None:
+        if self.devices == 1:
             return array
         return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, spec))
 

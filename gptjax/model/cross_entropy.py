@@ -55,41 +55,41 @@ def total(
     x_BTD: jax.Array,
     head_VD: jax.Array,
     targets_BT: jax.Array,
-    is_counted_BT: jax.Array,
+    weights_BT: jax.Array,
     compute: Compute,
 ) -> jax.Array:
-    """The sum of the negative log-likelihoods of the targets that count, in nats.
+    """The sum of the negative log-likelihoods of targets, each times its weight.
 
     Args:
       x_BTD, head_VD, targets_BT: as for `per_token`.
-      is_counted_BT: bool.
+      weights_BT: float32; 0 where a target does not count.
 
     Returns:
-      A float32 scalar, to be differentiated by `x_BTD` and `head_VD`.
+      A float32 scalar, in nats, to be differentiated by `x_BTD` and `head_VD`.
     """
     nll_BT = per_token(x_BTD, head_VD, targets_BT, compute=compute)
-    return jnp.where(is_counted_BT, nll_BT, 0).sum()
+    return (weights_BT * nll_BT).sum()
 
 
-def _total_and_slopes(x_BTD, head_VD, targets_BT, is_counted_BT, compute):
+def _total_and_slopes(x_BTD, head_VD, targets_BT, weights_BT, compute):
     """The sum, and its derivatives by `x_BTD` and by `head_VD`."""
 
-    def local(x_BTD, head_VD, targets_BT, is_counted_BT):
+    def local(x_BTD, head_VD, targets_BT, weights_BT):
         whole_VD = _gather(head_VD, x_BTD.dtype, compute)
 
         def one(chunk):
-            x_CD, targets_C, is_counted_C = chunk
+            x_CD, targets_C, weights_C = chunk
             logits_CV = _logits(x_CD, whole_VD)
             nll_C, logsumexp_C = _nll(logits_CV, targets_C)
-            # softmax - onehot, in one pass over the logits.
+            # (softmax - onehot) times the weight, in one pass over the logits.
             ids_CV = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
             slope_CV = jnp.exp(logits_CV - logsumexp_C[:, None])
             slope_CV = slope_CV - (ids_CV == targets_C[:, None])
-            slope_CV = jnp.where(is_counted_C[:, None], slope_CV, 0).astype(x_CD.dtype)
+            slope_CV = (slope_CV * weights_C[:, None]).astype(x_CD.dtype)
             head_slope_VD = jnp.einsum(
                 "CV,CD->VD", slope_CV, x_CD, preferred_element_type=jnp.float32
             )
-            nll = jnp.where(is_counted_C, nll_C, 0).sum()
+            nll = (weights_C * nll_C).sum()
             return (nll, head_slope_VD), jnp.einsum("CV,VD->CD", slope_CV, whole_VD)
 
         def add(sums, chunk):
@@ -97,7 +97,7 @@ def _total_and_slopes(x_BTD, head_VD, targets_BT, is_counted_BT, compute):
             return jax.tree.map(jnp.add, sums, own), x_slope_CD
 
         cut = _Chunks(targets_BT.shape, len(head_VD), compute)
-        chunks = (cut(x_BTD), cut(targets_BT), cut(is_counted_BT))
+        chunks = (cut(x_BTD), cut(targets_BT), cut(weights_BT))
         if cut.count == 1:
             # As most runs have it: no zeros of the head's size to start from.
             sums, x_slopes_NCD = one(jax.tree.map(lambda x: x[0], chunks))
@@ -105,7 +105,7 @@ def _total_and_slopes(x_BTD, head_VD, targets_BT, is_counted_BT, compute):
             zeros = (jnp.float32(0), jnp.zeros(whole_VD.shape, jnp.float32))
             sums, x_slopes_NCD = jax.lax.scan(add, zeros, chunks)
         nll, head_slope_VD = sums
-        if compute.mesh is not None:
+        if compute.devices > 1:
             nll = jax.lax.psum(nll, compute.mesh.axis_names)
             # Scattered first: what the other axes then sum is a part of it.
             head_slope_VD = jax.lax.psum_scatter(
@@ -120,7 +120,7 @@ def _total_and_slopes(x_BTD, head_VD, targets_BT, is_counted_BT, compute):
 
     tokens = _tokens_spec(compute, targets_BT.shape[1])
     run = _mapped(local, compute, (tokens, _HEAD, tokens, tokens), (P(), tokens, _HEAD))
-    nll, *slopes = run(x_BTD, head_VD, targets_BT, is_counted_BT)
+    nll, *slopes = run(x_BTD, head_VD, targets_BT, weights_BT)
     return nll, slopes
 
 
@@ -171,7 +171,7 @@ class _Chunks:
 def _gather(head_VD: jax.Array, dtype: jnp.dtype, compute: Compute) -> jax.Array:
     """The whole head, from the columns that a device has of it."""
     head_VD = head_VD.astype(dtype)
-    if compute.mesh is None:
+    if compute.devices == 1:
         return head_VD
     return jax.lax.all_gather(head_VD, _HEAD_AXES, axis=1, tiled=True)
 
@@ -186,7 +186,7 @@ def _tokens_spec(compute: Compute, length: int) -> P:
 
 def _mapped(function, compute, inputs, outputs):
     """`function` on each device's part; on everything without a mesh."""
-    if compute.mesh is None:
+    if compute.devices == 1:
         return function
     # Without the check of what varies: all collectives are written out here.
     return jax.shard_map(

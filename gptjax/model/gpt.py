@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.model import attention, cross_entropy, dropout, layers
+from gptjax.model import attention, cross_entropy, derivatives, dropout, layers
 from gptjax.model.compute import DEFAULT, Compute
 from gptjax.model.config import Config
 
@@ -20,11 +20,13 @@ Params = dict[str, Any]
 
 
 @functools.cache
-def graphdefs(config: Config, dtype: Any) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+def graphdefs(config: Config, compute: Compute) -> tuple[nnx.GraphDef, nnx.GraphDef]:
     """The structure, without weights, of the trunk and of one block."""
 
     def structure(module):
-        abstract = nnx.eval_shape(lambda: module(config, dtype=dtype, rngs=nnx.Rngs(0)))
+        abstract = nnx.eval_shape(
+            lambda: module(config, compute=compute, rngs=nnx.Rngs(0))
+        )
         return nnx.split(abstract)[0]
 
     return structure(layers.Trunk), structure(layers.Block)
@@ -39,7 +41,7 @@ def init(key: jax.Array, config: Config) -> Params:
     """Fresh float32 params, as GPT-2 starts: normal weights, zero biases."""
 
     def weights(module, key):
-        instance = module(config, dtype=jnp.float32, rngs=nnx.Rngs(key))
+        instance = module(config, compute=DEFAULT, rngs=nnx.Rngs(key))
         return nnx.to_pure_dict(nnx.state(instance, nnx.Param))
 
     trunk_key, blocks_key = jax.random.split(key)
@@ -67,7 +69,7 @@ def _policy(remat: str) -> Callable[..., bool] | None:
         "none": policies.everything_saveable,
         "matmuls": policies.save_from_both_policies(
             policies.dots_with_no_batch_dims_saveable,
-            policies.save_only_these_names(attention.ATTENDED),
+            policies.save_only_these_names(derivatives.KEPT),
         ),
         "full": None,
     }[remat]
@@ -102,7 +104,7 @@ def hidden(
     )
 
     outside = trunk(config, params, compute)
-    block_def = graphdefs(config, compute.dtype)[1]
+    block_def = graphdefs(config, compute)[1]
 
     embed_key = block_keys = None
     if dropout_key is not None:
@@ -202,18 +204,18 @@ def total_loss(
     params: Params,
     x_BTD: jax.Array,
     targets_BT: jax.Array,
-    is_counted_BT: jax.Array,
+    weights_BT: jax.Array,
     *,
     compute: Compute,
 ) -> jax.Array:
-    """The sum of `token_losses` where they count, and cheap to differentiate."""
+    """The sum of `token_losses`, each times its weight, and cheap to differentiate."""
     outside = trunk(config, params, compute)
     return cross_entropy.total(
-        outside.ln_f(x_BTD), outside.head_VD, targets_BT, is_counted_BT, compute
+        outside.ln_f(x_BTD), outside.head_VD, targets_BT, weights_BT, compute
     )
 
 
 def trunk(config: Config, params: Params, compute: Compute) -> layers.Trunk:
     """The embeddings, final norm and head, with their weights."""
     own = {name: value for name, value in params.items() if name != "blocks"}
-    return merge(graphdefs(config, compute.dtype)[0], own)
+    return merge(graphdefs(config, compute)[0], own)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import ad_checkpoint
 
-from gptjax.model import activations, attention, dropout
+from gptjax.model import activations, derivatives, dropout
+from gptjax.model.compute import Compute
 from gptjax.model.config import Config
 
 # Given q_BHTK, k_BHTK and v_BHTK of one layer: what each query gathers, as BHTK.
@@ -24,7 +24,9 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Tap = Callable[[str, jax.Array], jax.Array]
 
 
-def _linear(config: Config, inputs, outputs, *, scaled: bool, dtype, rngs: nnx.Rngs):
+def _linear(
+    config: Config, inputs, outputs, *, scaled: bool, compute: Compute, rngs: nnx.Rngs
+):
     """A linear layer with GPT-2's init; `scaled` on the residual path.
 
     The residual projections start smaller by sqrt(2 L), one factor for every
@@ -38,46 +40,58 @@ def _linear(config: Config, inputs, outputs, *, scaled: bool, dtype, rngs: nnx.R
         outputs,
         axis=tuple(range(-len(inputs), 0)),
         kernel_init=nnx.initializers.normal(deviation),
-        dtype=dtype,
+        dot_general=functools.partial(_product, is_whole=compute.devices == 1),
+        dtype=compute.dtype,
         rngs=rngs,
     )
 
 
-def layer_norm(config: Config, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def _product(x, kernel, dimensions, *, is_whole, **_):
+    """As `nnx.LinearGeneral` calls `jax.lax.dot_general`."""
+    (inputs, _), _ = dimensions
+    return derivatives.product(x, kernel, len(inputs), is_whole)
+
+
+class LayerNorm(nnx.LayerNorm):
     """LayerNorm with statistics in float32 and the two-pass variance of torch."""
-    return nnx.LayerNorm(
-        config.n_embd,
-        epsilon=config.layer_norm_epsilon,
-        use_fast_variance=False,
-        dtype=dtype,
-        rngs=rngs,
-    )
+
+    def __init__(self, config: Config, *, compute: Compute, rngs: nnx.Rngs):
+        super().__init__(
+            config.n_embd,
+            epsilon=config.layer_norm_epsilon,
+            dtype=compute.dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        weights = (x, self.scale[...], self.bias[...])
+        return derivatives.layer_norm(
+            *(each.astype(self.dtype) for each in weights), self.epsilon
+        )
 
 
 class Attention(nnx.Module):
     """Multi-head self-attention with one fused projection for q, k and v."""
 
-    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
-        linear = functools.partial(_linear, config, dtype=dtype, rngs=rngs)
+    def __init__(self, config: Config, *, compute: Compute, rngs: nnx.Rngs):
+        linear = functools.partial(_linear, config, compute=compute, rngs=rngs)
         heads = (config.n_head, config.head_width)
         self.qkv = linear((config.n_embd,), (3, *heads), scaled=False)
         self.out = linear(heads, (config.n_embd,), scaled=True)
 
     def __call__(self, x_BTD: jax.Array, attend: Attend, tap: Tap) -> jax.Array:
         x_BTD = tap("attn/qkv/kernel", x_BTD)
-        q_BHTK, k_BHTK, v_BHTK = jnp.einsum("BTCHK->CBHTK", self.qkv(x_BTD))
-        attended_BHTK = ad_checkpoint.checkpoint_name(
-            attend(q_BHTK, k_BHTK, v_BHTK), attention.ATTENDED
-        )
-        attended_BTHK = jnp.moveaxis(attended_BHTK, 1, 2)
+        # Of all three at once, the derivative would fill each up with zeros.
+        qkv = (jnp.moveaxis(x, 1, 2) for x in jnp.unstack(self.qkv(x_BTD), axis=2))
+        attended_BTHK = jnp.moveaxis(attend(*qkv), 1, 2)
         return self.out(tap("attn/out/kernel", attended_BTHK))
 
 
 class MLP(nnx.Module):
     """Two linear layers with the activation between them."""
 
-    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
-        linear = functools.partial(_linear, config, dtype=dtype, rngs=rngs)
+    def __init__(self, config: Config, *, compute: Compute, rngs: nnx.Rngs):
+        linear = functools.partial(_linear, config, compute=compute, rngs=rngs)
         self.activation = activations.ACTIVATIONS[config.activation_function]
         self.up = linear((config.n_embd,), (config.mlp_width,), scaled=False)
         self.down = linear((config.mlp_width,), (config.n_embd,), scaled=True)
@@ -91,12 +105,12 @@ class MLP(nnx.Module):
 class Block(nnx.Module):
     """One pre-norm transformer layer."""
 
-    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: Config, *, compute: Compute, rngs: nnx.Rngs):
         self.rate = config.resid_pdrop
-        self.ln_1 = layer_norm(config, dtype=dtype, rngs=rngs)
-        self.attn = Attention(config, dtype=dtype, rngs=rngs)
-        self.ln_2 = layer_norm(config, dtype=dtype, rngs=rngs)
-        self.mlp = MLP(config, dtype=dtype, rngs=rngs)
+        self.ln_1 = LayerNorm(config, compute=compute, rngs=rngs)
+        self.attn = Attention(config, compute=compute, rngs=rngs)
+        self.ln_2 = LayerNorm(config, compute=compute, rngs=rngs)
+        self.mlp = MLP(config, compute=compute, rngs=rngs)
 
     def __call__(
         self,
@@ -114,19 +128,23 @@ class Block(nnx.Module):
 class Trunk(nnx.Module):
     """All that is not repeated: embeddings, final norm, head."""
 
-    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
-        self.dtype = dtype
+    def __init__(self, config: Config, *, compute: Compute, rngs: nnx.Rngs):
+        self.dtype = compute.dtype
 
         def table(rows):
             init = nnx.initializers.normal(config.initializer_range)
             return nnx.Embed(
-                rows, config.n_embd, embedding_init=init, dtype=dtype, rngs=rngs
+                rows,
+                config.n_embd,
+                embedding_init=init,
+                dtype=compute.dtype,
+                rngs=rngs,
             )
 
         self.embed = nnx.Dict(
             tokens=table(config.vocab_size), positions=table(config.n_positions)
         )
-        self.ln_f = layer_norm(config, dtype=dtype, rngs=rngs)
+        self.ln_f = LayerNorm(config, compute=compute, rngs=rngs)
         if not config.tie_word_embeddings:
             # (V, D), not (D, V): the layout that checkpoints store and that a tied
             # head has, so that both read alike.

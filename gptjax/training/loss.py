@@ -18,6 +18,7 @@ def next_token_loss(
     labels_BT: jax.Array,
     *,
     compute: model.Compute,
+    weight: jax.Array | float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
     """The summed negative log-likelihood of the labels, and how many there were.
 
@@ -28,6 +29,7 @@ def next_token_loss(
       x_BTD: what left the model's last block.
       labels_BT: the tokens themselves, not shifted; -100 is not predicted. The first
         of a sequence is never predicted.
+      weight: what the sum is multiplied by.
 
     Returns:
       float32 nats, and an int32 count.
@@ -40,7 +42,12 @@ def next_token_loss(
         params,
         x_BTD,
         jnp.where(is_predicted_BT, targets_BT, 0),
-        is_predicted_BT,
+        jnp.where(is_predicted_BT, jnp.float32(weight), 0),
         compute=compute,
     )
     return total, is_predicted_BT.sum()
+
+
+def predicted(labels: jax.Array) -> jax.Array:
+    """How many of some labels, (..., T), `next_token_loss` counts, int32."""
+    return (labels[..., 1:] != IGNORED).sum()

@@ -123,7 +123,7 @@ def make_optimizer(
         )
     clip = optax.identity()
     if settings.clip_norm is not None:
-        clip = optax.clip_by_global_norm(settings.clip_norm)
+        clip = _clip_by_global_norm(settings.clip_norm)
     return optax.chain(
         masks.freeze_pruned(),
         *([movement.track_movement()] if tracks_movement else []),
@@ -131,6 +131,21 @@ def make_optimizer(
         make(learning_rate=schedule, **options),
         masks.freeze_pruned(),
     )
+
+
+def _clip_by_global_norm(most: float) -> optax.GradientTransformation:
+    """As optax's, which divides by the norm: XLA keeps the quotients of all weights.
+
+    Pascanu, Mikolov and Bengio, 2013, arXiv:1211.5063.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        norm = optax.tree.norm(updates)
+        factor = jnp.where(norm < most, 1, most / norm)
+        return jax.tree.map(lambda each: each * factor, updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def start_schedule_at(opt_state: optax.OptState, step: int) -> optax.OptState:

@@ -37,8 +37,9 @@ def batch_loss(
     *,
     compute: model.Compute,
     dropout_key: jax.Array | None = None,
+    weight: jax.Array | float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """The summed loss of a batch and its number of predicted tokens.
+    """The summed loss of a batch times `weight`, and its number of predicted tokens.
 
     Args:
       batch: `tokens` and `labels`, and `segments` where documents are kept apart;
@@ -53,7 +54,7 @@ def batch_loss(
         segments_BT=batch.get("segments"),
     )
     return loss_lib.next_token_loss(
-        config, params, x_BTD, batch["labels"], compute=compute
+        config, params, x_BTD, batch["labels"], compute=compute, weight=weight
     )
 
 
@@ -74,11 +75,22 @@ def mean_gradients(
       dropout_key: None: no dropout.
     """
 
+    tokens = loss_lib.predicted(batch["labels"])
+    # In the loss, so that no pass over all gradients has to divide them.
+    weight = 1 / jnp.maximum(tokens, 1).astype(jnp.float32)
+
     def loss_and_grads(batch, key):
         def function(params):
-            return batch_loss(config, params, batch, compute=compute, dropout_key=key)
+            return batch_loss(
+                config,
+                params,
+                batch,
+                compute=compute,
+                dropout_key=key,
+                weight=weight,
+            )[0]
 
-        return jax.value_and_grad(function, has_aux=True)(params)
+        return jax.value_and_grad(function)(params)
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, loss_and_grads(*part)), None
@@ -87,16 +99,14 @@ def mean_gradients(
     keys = None if dropout_key is None else jax.random.split(dropout_key, count)
     first = jax.tree.map(lambda x: x[0], (batch, keys))
     if count == 1:
-        (loss, tokens), grads = loss_and_grads(*first)
+        loss, grads = loss_and_grads(*first)
     else:
         zeros = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype),
             jax.eval_shape(loss_and_grads, *first),
         )
-        (loss, tokens), grads = jax.lax.scan(add, zeros, (batch, keys))[0]
-    predicted = jnp.maximum(tokens, 1).astype(jnp.float32)
-    grads = jax.tree.map(lambda grad: grad / predicted, grads)
-    return grads, loss / predicted, tokens
+        loss, grads = jax.lax.scan(add, zeros, (batch, keys))[0]
+    return grads, loss, tokens
 
 
 def make_step(
