@@ -1,6 +1,9 @@
 """Eight fake CPU devices, strict broadcasting, and a tiny model to run things on."""
 
 import os
+import socket
+import subprocess
+import sys
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -103,3 +106,51 @@ def stop_at(monkeypatch):
         monkeypatch.setattr(training.signals, "StopRequest", Impatient)
 
     return install
+
+
+_JOIN = """
+import sys
+port, rank, devices = sys.argv[1:4]
+del sys.argv[1:4]
+import jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", int(devices))
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"localhost:{port}", 2, int(rank))
+"""
+
+
+@pytest.fixture
+def two_processes():
+    """A function (code, *arguments, devices=2) that runs code in two joined processes.
+
+    `sys.argv[1:]` are the arguments there; each has so many devices. Returns what the
+    two printed.
+    """
+    processes = []
+
+    def run(code, *arguments, devices=2):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        for rank in range(2):
+            given = (str(each) for each in (port, rank, devices, *arguments))
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", _JOIN + code, *given],
+                    env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        told = []
+        for process in processes:
+            said, complaint = process.communicate(timeout=300)
+            assert process.returncode == 0, complaint
+            told.append(said)
+        return told
+
+    yield run
+    for process in processes:
+        process.kill()

@@ -53,8 +53,8 @@ def predict(sizes: Sizes) -> list[Need]:
     - weights: each is gathered whole over `fsdp` for the forward and again for the
       backward pass, in each part of a batch; embeddings over `tensor` too.
     - gradients: each is summed over all that share a batch, `data`, `fsdp` and
-      `context`; in two all-reduces at worst, over `fsdp` and of what is left over the
-      others. That of a tied embedding comes from the look-up and from the head.
+      `context`; in an all-reduce for each of these at worst, over `fsdp` first. That
+      of a tied embedding comes from the look-up and from the head.
     - embeddings: their width is split over `fsdp` and `tensor`, so the embedded tokens
       are moved to where the sequences are, and their gradients back.
     - activations: over `tensor`, attention and MLP each end in a sum, forward, backward
@@ -64,13 +64,10 @@ def predict(sizes: Sizes) -> list[Need]:
     - scalars: the loss, norms, and what accumulation steps add up.
     """
     axes = {axis: sizes.mesh.get(axis, 1) for axis in sharding.AXES}
-    fsdp, tensor, context = (
-        axes.get(name, 1) for name in ("fsdp", "tensor", "context")
-    )
+    data, fsdp, context, tensor = (axes[name] for name in sharding.AXES)
     devices = math.prod(axes.values())
     if devices == 1:
         return []
-    copies = devices // fsdp // tensor
     kernels = embeddings = vectors = 0
     flat = tree.flatten(sizes.params)
     for path, leaf in flat.items():
@@ -86,9 +83,9 @@ def predict(sizes: Sizes) -> list[Need]:
     stream = sizes.tokens * sizes.width
     summed = (
         _share(fsdp) * kernels / tensor
-        + _share(copies) * kernels / split
+        + (_share(data) + _share(context)) * kernels / split
         + tied * _share(devices) * embeddings
-        + _share(devices // tensor) * vectors
+        + (_share(data * fsdp) + _share(context)) * vectors
     )
     needs = [
         Need("gradients", _SUMS, parts * 2 * 4 * summed),

@@ -1,5 +1,8 @@
 """Weak scaling: the compiled step sends what its mesh calls for, and nothing else."""
 
+import json
+import pathlib
+
 import jax
 import pytest
 
@@ -11,7 +14,7 @@ SEQUENCES = 4
 """Of each device, however many there are."""
 
 
-def compiled(data, fsdp, tensor=1, parts=1, remat="matmuls"):
+def compiled(data, fsdp, tensor=1, context=1, parts=1, remat="matmuls"):
     """The collectives of the compiled step, and what they are predicted from."""
     settings = config.load(
         None,
@@ -20,6 +23,7 @@ def compiled(data, fsdp, tensor=1, parts=1, remat="matmuls"):
             "out": "none",
             "mesh.data": data,
             "mesh.fsdp": fsdp,
+            "mesh.context": context,
             "mesh.tensor": tensor,
             "data.sequence_tokens": 32,
             "training.batch_sequences": SEQUENCES * data * fsdp * parts,
@@ -27,7 +31,7 @@ def compiled(data, fsdp, tensor=1, parts=1, remat="matmuls"):
             "training.remat": remat,
         },
     )
-    devices = jax.devices()[: data * fsdp * tensor]
+    devices = jax.devices()[: data * fsdp * context * tensor]
     trainer = programs.make_trainer(settings, GPT, devices)
     step = trainer.train_step.lower(*programs.arguments(trainer)).compile()
     sizes = prediction.Sizes(
@@ -35,7 +39,7 @@ def compiled(data, fsdp, tensor=1, parts=1, remat="matmuls"):
         params=trainer.shapes,
         layers=GPT.n_layer,
         width=GPT.n_embd,
-        tokens=SEQUENCES * 32,
+        tokens=SEQUENCES * 32 // context,
         parts=parts,
         compute_bytes=4,
     )
@@ -103,3 +107,28 @@ def test_split_heads_and_neurons_send_what_is_predicted(data, fsdp, tensor):
     """Over `tensor` the activations are summed, and the weights stay where they are."""
     # The loss needs the head once, and no sum is repeated where little is recomputed.
     check(*compiled(data, fsdp, tensor), least=1 / 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "fsdp", "tensor", "context"),
+    [(1, 1, 1, 2), (1, 1, 1, 8), (2, 1, 1, 4), (1, 4, 1, 2), (2, 1, 2, 2)],
+)
+def test_split_sequences_send_what_is_predicted(data, fsdp, tensor, context):
+    """Keys and values go round, and not the scores of all pairs of tokens."""
+    check(*compiled(data, fsdp, tensor, context), least=1 / 3)
+
+
+@pytest.mark.slow
+def test_two_processes_send_what_one_would(two_processes):
+    """Where the devices belong to several hosts, each compiles the same program."""
+    code = f"""
+import json
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import test_prediction
+sent, sizes = test_prediction.compiled(2, 2)
+test_prediction.check(sent, sizes)
+print(json.dumps(sent))
+"""
+    found = [json.loads(said) for said in two_processes(code)]
+    assert found == [compiled(2, 2)[0]] * 2
