@@ -53,7 +53,7 @@ def predict(sizes: Sizes) -> list[Need]:
     - weights: each is gathered whole over `fsdp` for the forward and again for the
       backward pass, in each part of a batch; embeddings over `tensor` too.
     - gradients: each is summed over all that share a batch, `data`, `fsdp` and
-      `context`; in an all-reduce for each of these at worst, over `fsdp` first. That
+      `context`; at worst in one all-reduce after the other, `context` by itself. That
       of a tied embedding comes from the look-up and from the head.
     - embeddings: their width is split over `fsdp` and `tensor`, so the embedded tokens
       are moved to where the sequences are, and their gradients back.
@@ -78,12 +78,13 @@ def predict(sizes: Sizes) -> list[Need]:
             embeddings += elements
         else:
             vectors += elements
-    tied = 1 if any(path.startswith("head/") for path in flat) else 2
+    tied = not any(path.startswith("head/") for path in flat)
     parts, width, split = sizes.parts, sizes.compute_bytes, fsdp * tensor
     stream = sizes.tokens * sizes.width
     summed = (
         _share(fsdp) * kernels / tensor
         + (_share(data) + _share(context)) * kernels / split
+        + (_share(data * split) + _share(context)) * embeddings
         + tied * _share(devices) * embeddings
         + (_share(data * fsdp) + _share(context)) * vectors
     )
