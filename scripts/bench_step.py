@@ -227,6 +227,7 @@ def _peak(shape: model.Config, given: argparse.Namespace) -> int:
     run = RIVALS[given.alone](shape, given)
     run()
     # From here on the peak is that of steps, and not of making weights or compiling.
+    utilization.return_freed()
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     _steps(run, 3)
     if given.alone == "torch" and torch.cuda.is_available():

@@ -80,11 +80,10 @@ def _total_and_slopes(x_BTD, head_VD, targets_BT, weights_BT, compute):
         def one(chunk):
             x_CD, targets_C, weights_C = chunk
             logits_CV = _logits(x_CD, whole_VD)
-            nll_C, logsumexp_C = _nll(logits_CV, targets_C)
-            # (softmax - onehot) times the weight, in one pass over the logits.
-            ids_CV = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
-            slope_CV = jnp.exp(logits_CV - logsumexp_C[:, None])
-            slope_CV = slope_CV - (ids_CV == targets_C[:, None])
+            nll_C, powers_CV, sums_C = _nll(logits_CV, targets_C)
+            # (softmax - onehot) times the weight, in one pass over the powers.
+            ids_CV = jax.lax.broadcasted_iota(jnp.int32, powers_CV.shape, 1)
+            slope_CV = powers_CV / sums_C[:, None] - (ids_CV == targets_C[:, None])
             slope_CV = (slope_CV * weights_C[:, None]).astype(x_CD.dtype)
             head_slope_VD = jnp.einsum(
                 "CV,CD->VD", slope_CV, x_CD, preferred_element_type=jnp.float32
@@ -140,11 +139,18 @@ def _logits(x_CD: jax.Array, head_VD: jax.Array) -> jax.Array:
     return jnp.einsum("CD,VD->CV", x_CD, head_VD, preferred_element_type=jnp.float32)
 
 
-def _nll(logits_CV: jax.Array, targets_C: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The negative log-likelihoods of targets, and the logsumexp of their logits."""
-    logsumexp_C = jax.nn.logsumexp(logits_CV, axis=-1)
+def _nll(
+    logits_CV: jax.Array, targets_C: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The negative log-likelihoods of targets, and what their derivatives are made of:
+
+    e to the power of each logit less the highest, and the sum of these for each token.
+    """
+    highest_C = logits_CV.max(-1)
+    powers_CV = jnp.exp(logits_CV - highest_C[:, None])
+    sums_C = powers_CV.sum(-1)
     picked_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
-    return logsumexp_C - picked_C, logsumexp_C
+    return highest_C + jnp.log(sums_C) - picked_C, powers_CV, sums_C
 
 
 class _Chunks:

@@ -145,7 +145,7 @@ class _Fit:
                     if self.profiler.is_due(self.step + 1):
                         jax.block_until_ready(self.state)
                         self.profiler.start(self.step + 1)
-                    self.state, metrics = trainer.train_step(self.state, batch, key)
+                    self.state, metrics = trainer.take_step(self.state, batch, key)
                     self.step += 1
                     # Read only now, so that the device was given the next step first.
                     self._read_pending()

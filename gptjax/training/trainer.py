@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
-from gptjax.training import logs, state, updates
+from gptjax.training import logs, state, updates, utilization
 from gptjax.training import optimizer as optimizer_lib
 from gptjax.training import step as step_lib
 
@@ -88,6 +88,16 @@ class Trainer:
         self.folder = pathlib.Path(settings.out)
         self.is_main = jax.process_index() == 0
         self.log = logs.MetricsLog(self.folder, is_main=self.is_main)
+
+    def take_step(
+        self, state: state.TrainState, batch: step_lib.Batch, key: jax.Array
+    ) -> tuple[state.TrainState, dict[str, jax.Array]]:
+        """`train_step`, and what compiling it leaves in memory returned."""
+        compilations = self.compilations
+        result = self.train_step(state, batch, key)
+        if self.compilations > compilations:
+            utilization.return_freed()
+        return result
 
     @property
     def compilations(self) -> int:

@@ -1,5 +1,6 @@
 """Traces of a run's steps, its use of the machine, and what is told of both."""
 
+import ctypes
 import json
 import time
 import types
@@ -209,6 +210,23 @@ def test_metrics_tell_utilization_where_the_peak_is_known(
     for record in records(tmp_path / "b"):
         expected = record["tokens_per_second"] * flops / (8 * 275e12)
         assert record["mfu"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc's allocator"
+)
+def test_freed_memory_between_pieces_in_use_goes_back_to_the_system():
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    pieces = [libc.malloc(16 * 1024) for _ in range(10_000)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, 16 * 1024)
+    for piece in pieces[:-1]:
+        libc.free(piece)
+    before = utilization.of_process("VmRSS")
+    utilization.return_freed()
+    assert utilization.of_process("VmRSS") < before - 100e6
+    libc.free(pieces[-1])
 
 
 def test_the_flops_of_the_formula_are_about_those_that_xla_counts():

@@ -68,7 +68,7 @@ def train(tiny_settings):
         trainer = prepared.trainer(schedule_steps=settings.training.steps)
         dense = trainer.dense_masks()
         steps, changes = [], []
-        inner = trainer.train_step
+        inner = trainer.take_step
 
         def step(state, batch, key):
             state, metrics = inner(state, batch, key)
@@ -76,7 +76,7 @@ def train(tiny_settings):
             steps.append(tuple(prunable(state.masks, part) for part in copied))
             return state, metrics
 
-        trainer.train_step = step
+        trainer.take_step = step
         updates = dynamic.updates(trainer, sparsities_for=uniform(dense))
         state, _ = training.fit(
             trainer,
@@ -96,7 +96,7 @@ def train(tiny_settings):
             ),
         )
         trainer.log.close()
-        return Recorded(trainer, state, steps, changes, inner._cache_size())
+        return Recorded(trainer, state, steps, changes, trainer.compilations)
 
     return run
 
