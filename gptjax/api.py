@@ -161,7 +161,7 @@ class Model:
             text = config_lib.Source(path=str(text))
         tokens = data.tokenize(
             text,
-            self.tokenizer,
+            data.Tokenizer.of(self.tokenizer),
             append_eos=False,
             workers=0,
             cache_dir=None,
@@ -188,9 +188,10 @@ def load(name: str | pathlib.Path, *, dtype: Any = jnp.float32) -> Model:
     """
     folder = convert.resolve(name)
     config, params = convert.load(folder, dtype=dtype)
-    tokenizer = data.load_tokenizer(folder)
-    data.check_tokenizer(tokenizer, config.vocab_size, str(name))
-    return Model(config, params, tokenizer, folder)
+    tokenizer = data.Tokenizer(folder)
+    facts = tokenizer.facts(data.cache_folder(None))
+    data.check_tokenizer(facts, config.vocab_size, str(name))
+    return Model(config, params, tokenizer.loaded, folder)
 
 
 @dataclasses.dataclass(frozen=True)

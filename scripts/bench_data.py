@@ -185,7 +185,7 @@ def _needs(speed: float) -> dict[str, float]:
 def _tokens(folder: pathlib.Path, workers: int) -> data.Tokens:
     return data.tokenize(
         config.Source(path=str(folder / "train.jsonl")),
-        data.load_tokenizer(convert.resolve("packaged")),
+        data.Tokenizer(convert.resolve("packaged")),
         append_eos=False,
         workers=workers,
         cache_dir=str(folder / "cache"),

@@ -33,6 +33,11 @@ _CHECKED_BYTES = 1 << 30
 _PART_BYTES = 1 << 25
 
 
+def cache_folder(name: str | None) -> storage.Path:
+    """The folder of all caches that `data.cache_dir` names."""
+    return storage.path(name or "~/.cache/gptjax/tokens")
+
+
 class Writer:
     """Describes a folder of shards, which others write."""
 

@@ -8,15 +8,16 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
 
 from gptjax import config, errors
-from gptjax.data import cache, corpus, cutting, pool, sources, storage, tokens, worker
+from gptjax.data import cache, corpus, cutting, pool, sources, tokens, worker
+from gptjax.data.tokenizer import Facts, Tokenizer
 
-_VERSION = 2
+_VERSION = 3
 """Part of every cache key: to be raised when the same input gives other files."""
 _GROUP_CHARACTERS = 1 << 20
 """What a process tokenizes at once, at some 140 bytes of memory a character."""
@@ -42,7 +43,7 @@ class _Piece(NamedTuple):
 
 def tokenize(
     source: config.Source,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     append_eos: bool,
     workers: int,
@@ -58,7 +59,7 @@ def tokenize(
 
     Args:
       source: where the texts are.
-      tokenizer: a fast Hugging Face tokenizer.
+      tokenizer: not loaded where the cache has the tokens.
       append_eos: end every document with the tokenizer's end-of-text token.
       workers: processes; 0 for one a core. Small sources need none.
       cache_dir: None for `~/.cache/gptjax/tokens`.
@@ -69,19 +70,19 @@ def tokenize(
       UserError: one line naming the file and place.
     """
     opened = sources.open_corpus(source)
-    backend = _plain_copy(tokenizer)
-    if append_eos and tokenizer.eos_token_id is None:
+    folder = cache.cache_folder(cache_dir)
+    facts = tokenizer.facts(folder)
+    if append_eos and facts.eos_id is None:
         raise errors.UserError(
             "data.append_eos: the tokenizer has no end-of-text token (eos_token)"
         )
-    eos_id = tokenizer.eos_token_id if append_eos else None
-    folder = storage.path(cache_dir or "~/.cache/gptjax/tokens")
-    place = folder / _key(opened, backend, eos_id)
+    eos_id = facts.eos_id if append_eos else None
+    place = folder / _key(opened, facts, eos_id)
     found = cache.read(place, opened.name)
     if found is None:
         try:
             with cache.making(place) as made, _bar(opened, progress) as advance:
-                _write(made, opened, backend, eos_id, workers, advance)
+                _write(made, opened, tokenizer.backend, eos_id, workers, advance)
         except OSError as error:
             raise errors.UserError(
                 f"{error.filename or folder}: {error.strerror}, while tokenizing "
@@ -90,29 +91,20 @@ def tokenize(
         found = cache.read(place, opened.name)
         if found is None:
             raise errors.UserError(f"{place}: the cache does not keep what is written")
-    result, facts = found
-    largest = facts["largest_id"]
+    result, index = found
+    largest = index["largest_id"]
     if vocab_size is not None and largest >= vocab_size:
+        token = tokenizer.backend.id_to_token(largest)
         raise errors.UserError(
-            f"{facts['largest_id_place']}: token {backend.id_to_token(largest)!r} has "
+            f"{index['largest_id_place']}: token {token!r} has "
             f"id {largest}, beyond the model's vocabulary of {vocab_size}"
         )
     return result
 
 
-def _plain_copy(tokenizer: Any) -> tokenizers.Tokenizer:
-    """The Rust tokenizer, without the truncation and padding of its file."""
-    copy = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    return copy
-
-
-def _key(
-    opened: corpus.Corpus, backend: tokenizers.Tokenizer, eos_id: int | None
-) -> str:
+def _key(opened: corpus.Corpus, facts: Facts, eos_id: int | None) -> str:
     """The name of the cache's folder for a source, a tokenizer and the settings."""
-    known = [_VERSION, opened.identity, backend.to_str(), eos_id]
+    known = [_VERSION, opened.identity, facts.digest, eos_id]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
 
 

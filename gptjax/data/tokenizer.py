@@ -1,15 +1,100 @@
-"""Loads any Hugging Face tokenizer, and checks that it fits a model."""
+"""Any fast Hugging Face tokenizer: loaded when needed, and checked against a model."""
 
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import json
 import os
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
-from gptjax import errors
+import tokenizers
+
+from gptjax import errors, files
+from gptjax.data import storage
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DESCRIPTIONS = {"tokenizer.json", "tokenizer_config.json", "config.json"}
 """The files from which AutoTokenizer learns which class of tokenizer to make."""
+_LIBRARIES = ("tokenizers", "transformers")
+_PARTS = {".json", ".jinja", ".model", ".txt"}
+"""Suffixes of all files that may say how a tokenizer works."""
+
+
+class Facts(NamedTuple):
+    """What can be asked of a tokenizer without loading it."""
+
+    digest: str
+    """Of all that decides which ids it gives."""
+    eos_id: int | None
+    """Its end-of-text token."""
+    last_token: str
+    """The one with the largest id."""
+    last_id: int
+
+
+class Tokenizer:
+    """A fast tokenizer, loaded when it is first used.
+
+    That imports transformers, and torch with it where torch is installed: seconds that
+    a run spares whose texts are tokenized already, for `facts` are kept with them.
+    """
+
+    def __init__(self, name_or_folder: str | pathlib.Path):
+        """`name_or_folder` is that of `load_tokenizer`."""
+        self.name = str(name_or_folder)
+
+    @classmethod
+    def of(cls, loaded: Any) -> "Tokenizer":
+        """One that is loaded already."""
+        made = cls(loaded.name_or_path)
+        made.loaded = loaded
+        return made
+
+    @functools.cached_property
+    def loaded(self) -> Any:
+        """Hugging Face's object; raises as `load_tokenizer` does."""
+        return load_tokenizer(self.name)
+
+    @functools.cached_property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The Rust tokenizer, without the truncation and padding of its file."""
+        copy = tokenizers.Tokenizer.from_str(self.loaded.backend_tokenizer.to_str())
+        copy.no_truncation()
+        copy.no_padding()
+        return copy
+
+    def facts(self, cache: storage.Path) -> Facts:
+        """Its facts, from a file in `cache` or put there; a store keeps none."""
+        known = None
+        if "loaded" not in self.__dict__ and isinstance(cache, pathlib.Path):
+            known = self._known(cache / "tokenizers")
+        if known is not None:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                return Facts(**json.loads(known.read_text(encoding="utf-8")))
+        vocab = self.backend.get_vocab()
+        last = max(vocab, key=vocab.get)
+        digest = hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+        found = Facts(digest, self.loaded.eos_token_id, last, vocab[last])
+        if known is not None:
+            # It only saves time; whoever cannot write tokens there will be told.
+            with contextlib.suppress(OSError):
+                known.parent.mkdir(parents=True, exist_ok=True)
+                files.write_json(known, found._asdict())
+        return found
+
+    def _known(self, folder: pathlib.Path) -> pathlib.Path | None:
+        """Where facts are kept, by all that loading reads; None for a hub's."""
+        source = pathlib.Path(self.name).expanduser()
+        if not source.is_dir():
+            return None
+        read = [importlib.metadata.version(name) for name in _LIBRARIES]
+        for file in sorted(source.iterdir()):
+            if file.suffix in _PARTS and file.is_file():
+                read += file.name, hashlib.sha256(file.read_bytes()).hexdigest()
+        return folder / f"{hashlib.sha256(json.dumps(read).encode()).hexdigest()}.json"
 
 
 def load_tokenizer(name_or_folder: str | pathlib.Path) -> Any:
@@ -58,18 +143,16 @@ def load_tokenizer(name_or_folder: str | pathlib.Path) -> Any:
     return tokenizer
 
 
-def check_tokenizer(tokenizer: Any, vocab_size: int, name: str) -> None:
+def check_tokenizer(facts: Facts, vocab_size: int, name: str) -> None:
     """Raises a `UserError` unless every token's id is inside a model's vocabulary.
 
     Args:
-      tokenizer: a fast tokenizer.
       vocab_size: of the model; more than the tokenizer has is fine (padding).
       name: what the message calls the tokenizer.
     """
-    vocab = tokenizer.get_vocab()
-    token = max(vocab, key=vocab.get)
-    if vocab[token] >= vocab_size:
+    if facts.last_id >= vocab_size:
         raise errors.UserError(
-            f"{name}: the tokenizer does not fit the model: its token {token!r} has id "
-            f"{vocab[token]}, the model's vocabulary ends at {vocab_size - 1}"
+            f"{name}: the tokenizer does not fit the model: its token "
+            f"{facts.last_token!r} has id {facts.last_id}, the model's vocabulary ends "
+            f"at {vocab_size - 1}"
         )

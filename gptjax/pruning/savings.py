@@ -121,7 +121,8 @@ def _samples(
     protocol = prepared.settings.evaluation
     if protocol.sample_prompt is None:
         return None
-    prompt = prepared.tokenizer.encode(protocol.sample_prompt)
+    tokenizer = prepared.tokenizer.loaded
+    prompt = tokenizer.encode(protocol.sample_prompt)
 
     def write(config, params):
         (tokens,) = generation.generate(
@@ -134,7 +135,7 @@ def _samples(
             seed=prepared.settings.seed,
             mesh=prepared.mesh,
         )
-        return prepared.tokenizer.decode(tokens)
+        return tokenizer.decode(tokens)
 
     return {
         "prompt": protocol.sample_prompt,

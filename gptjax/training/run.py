@@ -44,7 +44,7 @@ class Prepared:
     source: pathlib.Path
     model_config: model.Config
     mesh: Mesh
-    tokenizer: Any
+    tokenizer: data.Tokenizer
     train: data.Tokens
     valid: data.Tokens | None
 
@@ -89,9 +89,11 @@ def prepare(settings: config.Run) -> Prepared:
     mesh = sharding.make_mesh(**settings.mesh.model_dump())
     source = convert.resolve(settings.model)
     model_config = convert.read_config(source)
-    tokenizer = data.load_tokenizer(settings.tokenizer or source)
+    tokenizer = data.Tokenizer(settings.tokenizer or source)
     data.check_tokenizer(
-        tokenizer, model_config.vocab_size, settings.tokenizer or settings.model
+        tokenizer.facts(data.cache_folder(settings.data.cache_dir)),
+        model_config.vocab_size,
+        settings.tokenizer or settings.model,
     )
     read = functools.partial(
         _read,
@@ -112,7 +114,11 @@ def prepare(settings: config.Run) -> Prepared:
 
 
 def _read(
-    text: config.Source, *, settings: config.Run, tokenizer: Any, vocab_size: int
+    text: config.Source,
+    *,
+    settings: config.Run,
+    tokenizer: data.Tokenizer,
+    vocab_size: int,
 ) -> data.Tokens:
     return data.tokenize(
         text,

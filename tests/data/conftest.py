@@ -39,7 +39,7 @@ def tokenize(tokenizer, cache_dir):
     def call(path, *, tokenizer=tokenizer, eos=False, workers=1, vocab=2048, **source):
         return data.tokenize(
             config.Source(path=str(path), **source),
-            tokenizer,
+            data.Tokenizer.of(tokenizer),
             append_eos=eos,
             workers=workers,
             cache_dir=str(cache_dir),

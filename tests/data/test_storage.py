@@ -33,7 +33,7 @@ def tokenize_there(tokenizer, monkeypatch):
     def call(path, cache_dir="memory://bucket/tokens"):
         return data.tokenize(
             config.Source(path=str(path)),
-            tokenizer,
+            data.Tokenizer.of(tokenizer),
             append_eos=False,
             workers=1,
             cache_dir=cache_dir,

@@ -1,7 +1,11 @@
 """Tokenizers of every folder load, and those that do not fit a model are refused."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import transformers
@@ -64,17 +68,64 @@ def test_folders_without_a_tokenizer_are_refused(tokenizer_folder, tmp_path):
         data.load_tokenizer(tmp_path / "c")
 
 
-def test_a_tokenizer_must_fit_the_vocabulary(tokenizer_folder):
+def test_a_tokenizer_must_fit_the_vocabulary(tokenizer_folder, tmp_path):
     """An embedding clamps an id beyond its end, and trains on nonsense."""
     loaded = data.load_tokenizer(tokenizer_folder)
-    data.check_tokenizer(loaded, 2048, "mine")
-    data.check_tokenizer(loaded, 2176, "mine")
+    facts = data.Tokenizer.of(loaded).facts(tmp_path)
+    data.check_tokenizer(facts, 2048, "mine")
+    data.check_tokenizer(facts, 2176, "mine")
     vocab = _model(tokenizer_folder)["vocab"]
     (token,) = [name for name, at in vocab.items() if at == 2047]
     with pytest.raises(errors.UserError) as caught:
-        data.check_tokenizer(loaded, 2047, "mine")
+        data.check_tokenizer(facts, 2047, "mine")
     assert "mine: the tokenizer does not fit the model" in str(caught.value)
     assert f"token {token!r} has id 2047" in str(caught.value)
     loaded.add_tokens(["<pad>"])
     with pytest.raises(errors.UserError, match="'<pad>' has id 2048"):
-        data.check_tokenizer(loaded, 2048, "mine")
+        data.check_tokenizer(data.Tokenizer.of(loaded).facts(tmp_path), 2048, "mine")
+
+
+def test_facts_are_kept_for_as_long_as_the_files_stay(tokenizer_folder, tmp_path):
+    folder = _copy(tokenizer_folder, tmp_path / "t", os.listdir(tokenizer_folder))
+
+    def facts(cache="cache"):
+        tokenizer = data.Tokenizer(folder)
+        return tokenizer.facts(tmp_path / cache), "loaded" in tokenizer.__dict__
+
+    first, is_loaded = facts()
+    assert is_loaded
+    assert first == data.Tokenizer.of(data.load_tokenizer(folder)).facts(tmp_path)
+    assert facts() == (first, False)
+    (kept,) = (tmp_path / "cache" / "tokenizers").iterdir()
+    kept.write_text("{")
+    assert facts() == (first, True)
+    path = folder / "tokenizer_config.json"
+    own = json.loads(path.read_text())
+    path.write_text(json.dumps({**own, "eos_token": "a"}))
+    second, is_loaded = facts()
+    assert is_loaded
+    assert second.eos_id == _model(tokenizer_folder)["vocab"]["a"] != first.eos_id
+
+
+def test_texts_that_are_in_the_cache_need_no_transformers(
+    tokenizer_folder, texts, tmp_path
+):
+    """Its import takes seconds, and torch's with it, before every run."""
+    code = f"""
+        import sys
+        from gptjax import config, data
+        tokens = data.tokenize(
+            config.Source(path={str(texts / "austen.valid.txt")!r}),
+            data.Tokenizer({str(tokenizer_folder)!r}),
+            append_eos=True, workers=1, cache_dir={str(tmp_path)!r},
+            vocab_size=2048, progress=False,
+        )
+        print(len(tokens), "transformers" in sys.modules)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert first.split()[1:] == ["True"]
+    assert second.split() == [first.split()[0], "False"]

@@ -18,7 +18,7 @@ def batches(tmp_path_factory):
     """The first batches of Shakespeare, (1, B, T) each."""
     tokens = data.tokenize(
         config.Source(path=str(assets.text("shakespeare.train"))),
-        data.load_tokenizer(assets.checkpoint()),
+        data.Tokenizer(assets.checkpoint()),
         append_eos=False,
         workers=1,
         cache_dir=str(tmp_path_factory.mktemp("cache")),
