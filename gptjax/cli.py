@@ -378,6 +378,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A second start finds its programs compiled; a user's own folder is respected.
     cache = pathlib.Path("~/.cache/gptjax/xla").expanduser()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    # The small ones too: a run has a dozen, which take half a second together.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     # orbax and TFDS greet the terminal through absl; a user asked for neither.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
