@@ -142,7 +142,7 @@ def _torch(shape: str, given: argparse.Namespace) -> Decode:
     else:
         own = transformers.GPT2Config.from_json_file(assets.shapes()[shape])
         module = transformers.GPT2LMHeadModel(own).to(dtype)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = benching.torch_device()
     module = module.to(device).eval()
     # Every sequence is to get all its tokens.
     module.generation_config.eos_token_id = None

@@ -9,9 +9,9 @@ the process until the loss of the first step is known. Then the training step of
 (124M) is compiled, for 12 layers and for 48.
 """
 
-import argparse
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -33,6 +33,25 @@ IMPORTS = {
     "gptjax, all that a run needs": "import gptjax.api",
     "torch + transformers": "import torch, transformers; transformers.GPT2LMHeadModel",
 }
+# Without an import of gptjax, whose seconds are not PyTorch's.
+TORCH_STEP = """
+import json, math, pathlib, sys
+import torch, transformers
+
+given = json.loads(sys.argv[1])
+tokenizer = transformers.AutoTokenizer.from_pretrained(given["checkpoint"])
+text = pathlib.Path(given["text"]).read_text(encoding="utf-8")
+ids = tokenizer(text, verbose=False)["input_ids"][: math.prod(given["shape"])]
+batch = torch.tensor(ids, device=given["device"]).reshape(given["shape"])
+module = transformers.GPT2LMHeadModel.from_pretrained(
+    given["checkpoint"], dtype=torch.float32
+).to(given["device"])
+adamw = torch.optim.AdamW(module.eval().parameters(), lr=given["learning_rate"])
+loss = module(input_ids=batch, labels=batch).loss
+loss.backward()
+adamw.step()
+assert math.isfinite(loss.item())
+"""
 LAYERS = (12, 48)
 
 
@@ -40,11 +59,7 @@ def main() -> None:
     parser = benching.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compilations", type=int, default=3, help="of each depth")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.alone:
-        _torch_step()
-        return
     if given.quick:
         given.rounds = given.compilations = 1
     imports = benching.in_turn(
@@ -84,8 +99,8 @@ def main() -> None:
     )
 
 
-def _python(code: str) -> None:
-    subprocess.run([sys.executable, "-c", code], check=True)
+def _python(code: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
 
 
 def _first_steps(rounds: int) -> dict[str, list[float]]:
@@ -95,15 +110,23 @@ def _first_steps(rounds: int) -> dict[str, list[float]]:
         runs = {
             "gptjax, cold": functools.partial(_gptjax_step, folder, is_cold=True),
             "gptjax, warm": functools.partial(_gptjax_step, folder, is_cold=False),
-            "torch": _alone_until_step,
+            "torch": _torch_step,
         }
         found = benching.results_in_turn(runs, rounds=rounds)
     return {name: [own for _, own in results] for name, results in found.items()}
 
 
-def _alone_until_step() -> float:
+def _torch_step() -> float:
     """Seconds of a process that takes PyTorch's step and ends."""
-    return benching.first_call(lambda: benching.alone(__file__, "--alone"))[0]
+    demo = config.load(assets.demo_config())
+    given = {
+        "device": benching.torch_device(),
+        "checkpoint": str(assets.checkpoint()),
+        "text": demo.data.train.path,
+        "shape": (demo.training.batch_sequences, demo.data.sequence_tokens),
+        "learning_rate": demo.optimizer.learning_rate,
+    }
+    return benching.first_call(lambda: _python(TORCH_STEP, json.dumps(given)))[0]
 
 
 def _gptjax_step(folder: pathlib.Path, *, is_cold: bool) -> float:
@@ -138,30 +161,6 @@ def _gptjax_step(folder: pathlib.Path, *, is_cold: bool) -> float:
     if process.returncode:
         raise SystemExit(told)
     return seconds
-
-
-def _torch_step() -> None:
-    """The demo's first step by PyTorch and stock transformers, from nothing as well."""
-    import torch
-    import transformers
-
-    demo = config.load(assets.demo_config())
-    tokens = demo.data.sequence_tokens * demo.training.batch_sequences
-    tokenizer = transformers.AutoTokenizer.from_pretrained(assets.checkpoint())
-    text = pathlib.Path(demo.data.train.path).read_text(encoding="utf-8")
-    ids = tokenizer(text, verbose=False)["input_ids"][:tokens]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    batch = torch.tensor(ids, device=device).reshape(-1, demo.data.sequence_tokens)
-    module = transformers.GPT2LMHeadModel.from_pretrained(
-        assets.checkpoint(), dtype=torch.float32
-    ).to(device)
-    adamw = torch.optim.AdamW(
-        module.eval().parameters(), lr=demo.optimizer.learning_rate
-    )
-    loss = module(input_ids=batch, labels=batch).loss
-    loss.backward()
-    adamw.step()
-    benching.show({"loss": loss.item()})
 
 
 def _compiling(rounds: int, *, is_quick: bool) -> dict[str, list[float]]:

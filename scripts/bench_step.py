@@ -49,6 +49,11 @@ def main() -> None:
     if given.alone:
         benching.show({"peak": _peak(_shape(given.shape[0], given), given)})
         return
+    if benching.torch_device() == "cpu":
+        print(
+            "on the CPU, since JAX finds no GPU; on one, add: --dtype bfloat16 "
+            "--shape gpt2 gpt2-medium"
+        )
     figures, ratios = {}, {}
     for name in given.shape:
         figures[name] = found = _measure(name, given)
@@ -177,7 +182,7 @@ def _torch(shape: model.Config, given: argparse.Namespace) -> Run:
     import torch
     import transformers
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = benching.torch_device()
     own = transformers.GPT2Config(
         **{
             field: getattr(shape, field)
@@ -230,7 +235,7 @@ def _peak(shape: model.Config, given: argparse.Namespace) -> int:
     utilization.return_freed()
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     _steps(run, 3)
-    if given.alone == "torch" and torch.cuda.is_available():
+    if given.alone == "torch" and benching.torch_device() == "cuda":
         return torch.cuda.max_memory_allocated()
     on_device = utilization.of_devices("peak_bytes_in_use")
     if given.alone == "gptjax" and on_device is not None:

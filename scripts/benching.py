@@ -43,6 +43,25 @@ def shape(name: str) -> model.Config:
     return hf_config.parse(hf_config.read_json(assets.shapes()[name]), where=name)
 
 
+def torch_device() -> str:
+    """Where PyTorch is to run: on a GPU if JAX does, and on no other machine than it.
+
+    Raises:
+      SystemExit: JAX has an accelerator that this PyTorch has not.
+    """
+    import torch
+
+    backend = jax.default_backend()
+    if backend == "cpu":
+        return "cpu"
+    if backend == "gpu" and torch.cuda.is_available():
+        return "cuda"
+    raise SystemExit(
+        f"JAX has a {backend} here and PyTorch has not: install PyTorch for it, or set "
+        "JAX_PLATFORMS=cpu to compare both on the CPU"
+    )
+
+
 def in_turn(
     runs: Mapping[str, Callable[[], object]], *, rounds: int
 ) -> dict[str, list[float]]:
