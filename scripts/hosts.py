@@ -6,7 +6,7 @@ import sys
 
 import jax
 
-from gptjax import cli
+from gptjax import __main__
 
 _TORCHRUN = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")
 
@@ -37,7 +37,7 @@ def main(command: str) -> None:
             _join_as_torchrun_says(parser)
         else:
             jax.distributed.initialize()
-    sys.exit(cli.main([command, *rest]))
+    sys.exit(__main__.main([command, *rest]))
 
 
 def _join_as_torchrun_says(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -162,3 +165,19 @@ def test_convert_there_and_back_changes_no_byte(run, tmp_path, to):
     for name, tensor in before.items():
         assert after[name].dtype == tensor.dtype
         assert after[name].tobytes() == tensor.tobytes(), name
+
+
+def test_the_command_trains_without_torch_where_there_is_one(tiny_settings, tmp_path):
+    """Its import takes seconds, in which nobody sees anything happen."""
+    path = tmp_path / "run.yaml"
+    path.write_text(config.dump(tiny_settings(tmp_path / "run", **{"mesh.fsdp": 1})))
+    code = "from gptjax import __main__; import sys; code = __main__.main(sys.argv[1:])"
+    report = "print([m for m in sys.modules if m.startswith('torch.')]); sys.exit(code)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; {report}", "train", path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

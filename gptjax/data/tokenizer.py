@@ -81,7 +81,6 @@ class Tokenizer:
         if known is not None:
             # It only saves time; whoever cannot write tokens there will be told.
             with contextlib.suppress(OSError):
-                known.parent.mkdir(parents=True, exist_ok=True)
                 files.write_json(known, found._asdict())
         return found
 

@@ -29,9 +29,8 @@ class Compute:
       mesh: the devices; None: wherever the params lie.
       attention: one of `ATTENTION`.
       remat: one of `REMAT`. Norms, activations, attention weights and dropout are
-        cheaper to recompute than to write out and read back: on CPU a step takes
-        nearly a fifth less time with `matmuls` than with `none`, and a third of the
-        memory. `full` takes about a third more compute than `none`.
+        cheaper to recompute than to write out and read back. `full` takes about a
+        third more compute than `none`.
       unroll: how many blocks one turn of the loop over blocks holds.
       loss_chunk_tokens: for how many tokens on a device the loss holds logits at once;
         None: as many as `cross_entropy.CHUNK_BYTES` holds.

@@ -52,7 +52,13 @@ def init(key: jax.Array, config: Config) -> Params:
 
 def shapes(config: Config) -> Params:
     """A tree like `init`'s of `jax.ShapeDtypeStruct`, without making any array."""
-    return jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
+    # Traced once: a run asks for it many times. Each caller has a tree of its own.
+    return jax.tree.map(lambda leaf: leaf, _shapes(config))
+
+
+@functools.cache
+def _shapes(config: Config) -> Params:
+    return jax.eval_shape(lambda: init(jax.random.key(0), config))
 
 
 def _segment_positions(segments_BT: jax.Array) -> jax.Array:

@@ -57,7 +57,7 @@ class MetricsLog:
         self._writers.clear()
 
     def _writer(self, phase: str, purge_step: int | None = None) -> Any:
-        # Imported here: it imports torch where there is one, and its 200 MB.
+        # Imported when it is needed, which is after the first step: it takes a while.
         import tensorboardX
 
         if phase not in self._writers:

@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from gptjax import assets, cli
+from gptjax import __main__, assets
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 COMMANDS = ["compare", "convert", "evaluate", "generate", "prune", "train"]
@@ -30,7 +30,7 @@ def calls(monkeypatch):
         "initialize",
         lambda *hosts, **how: seen.append(("join", *hosts, *how.values())),
     )
-    monkeypatch.setattr(cli, "main", lambda argv: seen.append(("run", *argv)) or 3)
+    monkeypatch.setattr(__main__, "main", lambda argv: seen.append(("run", *argv)) or 3)
     monkeypatch.syspath_prepend(str(SCRIPTS))
     for name in [*TORCHRUN, "LOCAL_RANK", "LOCAL_WORLD_SIZE"]:
         monkeypatch.delenv(name, raising=False)
