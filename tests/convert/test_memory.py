@@ -29,10 +29,17 @@ def reset():
 def split(shapes):
     return sharding.param_shardings(sharding.make_mesh(fsdp=-1, data=1), shapes)
 
-source, target, devices = sys.argv[1:]
+def convert_small():
+    # A first conversion takes modules and compilers, whatever the model's size.
+    small = model.Config(n_layer=2, n_embd=8, n_head=2, n_positions=8, vocab_size=40)
+    params = model.init(jax.random.key(0), small)
+    shardings = split(model.shapes(small))
+    convert.save(small_folder, small, jax.device_put(params, shardings))
+    convert.load(small_folder, shardings=split)
+
+source, target, small_folder, devices = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", int(devices))
-jax.devices()
-model.shapes(model.Config())
+convert_small()
 before = reset()
 config, params = convert.load(source, shardings=split)
 loaded = high_water() - before
@@ -69,7 +76,8 @@ def write_checkpoint(folder: pathlib.Path, config: model.Config) -> list[int]:
 
 def convert_elsewhere(source, target, devices: int) -> dict[str, int]:
     """Bytes above the baseline at the peak of loading and of saving."""
-    command = [sys.executable, "-c", MEASURE, source, target, str(devices)]
+    small = target.with_name("small")
+    command = [sys.executable, "-c", MEASURE, source, target, small, str(devices)]
     # Without the eight devices of this process.
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     result = subprocess.run(
@@ -100,7 +108,7 @@ def test_a_checkpoint_is_never_on_the_host_twice(tmp_path, config, devices):
     peak = convert_elsewhere(source, target, devices)
     assert peak["loaded"] <= sum(sizes) + max(sizes)
     # The params are there already: a tensor or a part of one comes on top, and what
-    # the programs that cut it out of its leaf take, some 50 MB however large they are.
-    assert peak["saved"] <= max(sizes) + 64 * 2**20
+    # the programs that cut it out of its leaf take, some 35 MB however large they are.
+    assert peak["saved"] <= max(sizes) + 48 * 2**20
     written = (target / "model.safetensors").read_bytes()
     assert written == (source / "model.safetensors").read_bytes()
