@@ -13,6 +13,4 @@ ComputeDtype = Literal["float32", "bfloat16"]
 class Section(pydantic.BaseModel):
     """A part of a config: frozen, and refusing every key that it does not know."""
 
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

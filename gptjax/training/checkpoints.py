@@ -1,12 +1,11 @@
 """Checkpoints of a phase of training: the newest ones and the best one, by orbax."""
 
+import functools
 import json
 import pathlib
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from gptjax import errors
 from gptjax.training.state import TrainState
@@ -20,26 +19,33 @@ class Checkpoints:
     are in it only where a phase changes them; else they are stored once, packed.
 
     Saves are asynchronous and appear whole or not at all: orbax writes beside and
-    renames. A restore may use another mesh than the save.
+    renames. A restore may use another mesh than the save. Orbax is imported late: that
+    takes longer than the first steps of a small model.
     """
 
     def __init__(self, folder: pathlib.Path, *, keep: int, masks_change: bool = False):
-        """Opens the folder, made if need be.
+        """Nothing is made or opened before the first save.
 
         Args:
           keep: how many of the newest checkpoints are kept, beside the best.
           masks_change: whether each checkpoint has masks of its own.
         """
-        self.folder, self._masks_change = folder, masks_change
+        self.folder, self._masks_change, self._keep = folder, masks_change, keep
+
+    @functools.cached_property
+    def _manager(self):
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint import checkpoint_managers
+
         best = checkpoint_managers.BestN(
             get_metric_fn=lambda metrics: metrics["valid_loss"],
             reverse=True,
             n=1,
             keep_checkpoints_without_metrics=False,
         )
-        newest = checkpoint_managers.LatestN(keep)
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
+        newest = checkpoint_managers.LatestN(self._keep)
+        return ocp.CheckpointManager(
+            self.folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                     [newest, best]
@@ -58,6 +64,8 @@ class Checkpoints:
           valid_loss: where it was measured at this very step, so that the best
             checkpoint can be told.
         """
+        import orbax.checkpoint as ocp
+
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -72,7 +80,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest step that has a whole checkpoint."""
-        return self._manager.latest_step()
+        return self._manager.latest_step() if self.folder.exists() else None
 
     def best(self) -> int | None:
         """The step with the lowest validation loss, among those that were measured."""
@@ -90,6 +98,8 @@ class Checkpoints:
         Raises:
           UserError: a checkpoint that cannot be read, naming it.
         """
+        import orbax.checkpoint as ocp
+
         like = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=place
@@ -115,11 +125,17 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all that was handed to `save` is on disk."""
-        self._manager.wait_until_finished()
+        if self._is_open:
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and lets the folder go."""
-        self._manager.close()
+        if self._is_open:
+            self._manager.close()
+
+    @property
+    def _is_open(self) -> bool:
+        return "_manager" in vars(self)
 
     def _stored(self, state: TrainState) -> dict[str, Any]:
         names = ("step", "params", "opt_state")
