@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Comparison": "gptjax.api",
     "Model": "gptjax.api",
+    "Prediction": "gptjax.api",
     "Run": "gptjax.api",
     "UserError": "gptjax.errors",
     "compare": "gptjax.api",

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gptjax import config as config_lib
 from gptjax import (
@@ -26,6 +27,19 @@ from gptjax import (
 
 # Fields of a model's config that do not change what it makes of a text.
 _WITHOUT_EFFECT = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "initializer_range")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a classifier makes of a text.
+
+    Attributes:
+      label: the likeliest.
+      probabilities: of each label; together 1.
+    """
+
+    label: str
+    probabilities: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +124,84 @@ class Model:
             progress=progress,
         )
 
+    def predict(
+        self, texts: Sequence[str], *, batch_sequences: int = 8
+    ) -> list[Prediction]:
+        """The label of each text, by the model's classifier.
+
+        Texts longer than the model's n_positions are cut.
+
+        Raises:
+          UserError: the model is no classifier; an empty text.
+        """
+        classifier = self._classifier()
+        examples = data.tokenize_texts(
+            texts, data.Tokenizer.of(self.tokenizer), labels=classifier.labels
+        )
+        logits_MN = evaluation.label_logits(
+            self.config,
+            self.params,
+            examples,
+            classifier=classifier.name,
+            sequence_tokens=self.config.n_positions,
+            batch_sequences=batch_sequences,
+        )
+        chances_MN = np.exp(logits_MN - np.logaddexp.reduce(logits_MN, -1)[:, None])
+        return [
+            Prediction(
+                label=classifier.labels[chances_N.argmax()],
+                probabilities=dict(
+                    zip(classifier.labels, chances_N.tolist(), strict=True)
+                ),
+            )
+            for chances_N in chances_MN
+        ]
+
+    def classify(
+        self,
+        texts: str | pathlib.Path | config_lib.Source,
+        *,
+        sequence_tokens: int | None = None,
+        batch_sequences: int = 8,
+        progress: bool = False,
+    ) -> evaluation.Classification:
+        """How well the model labels texts whose labels are known.
+
+        Args:
+          texts: a CSV or JSONL file, or any other source with labels.
+          sequence_tokens: the most tokens of a text; None: n_positions.
+
+        Raises:
+          UserError: the model is no classifier; a label that it does not know, a
+            missing column, an empty text.
+        """
+        classifier = self._classifier()
+        examples = data.read_examples(
+            _source(texts),
+            data.Tokenizer.of(self.tokenizer),
+            labels=classifier.labels,
+            **self._reading(progress),
+        )
+        return evaluation.classify(
+            self.config,
+            self.params,
+            examples,
+            classifier=classifier.name,
+            sequence_tokens=sequence_tokens or self.config.n_positions,
+            batch_sequences=batch_sequences,
+            progress=progress,
+        )
+
+    def _classifier(self) -> model.Classifier:
+        """The model's one classifier."""
+        if len(self.config.classifiers) != 1:
+            names = ", ".join(each.name for each in self.config.classifiers)
+            raise errors.UserError(
+                f"{self.folder}: one classifier is wanted, and the model has "
+                + (names or "none")
+            )
+        return self.config.classifiers[0]
+
     def connect(
         self,
         other: "Model",
@@ -157,22 +249,33 @@ class Model:
         self, text: str | pathlib.Path | config_lib.Source, *, progress: bool
     ) -> tuple[data.Tokens, str]:
         """A text's tokens, and what it is called."""
-        if not isinstance(text, config_lib.Source):
-            text = config_lib.Source(path=str(text))
+        text = _source(text)
         tokens = data.tokenize(
-            text,
-            data.Tokenizer.of(self.tokenizer),
-            append_eos=False,
-            workers=0,
-            cache_dir=None,
-            vocab_size=self.config.vocab_size,
-            progress=progress,
+            text, data.Tokenizer.of(self.tokenizer), **self._reading(progress)
         )
         return tokens, text.name
+
+    def _reading(self, progress: bool) -> dict[str, Any]:
+        """How a source becomes tokens: the keywords of `data.tokenize`."""
+        return {
+            "append_eos": False,
+            "workers": 0,
+            "cache_dir": None,
+            "vocab_size": self.config.vocab_size,
+            "progress": progress,
+        }
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes a Hugging Face folder that stock transformers loads."""
         convert.save(pathlib.Path(folder), self.config, self.params, like=self.folder)
+
+
+def _source(text: str | pathlib.Path | config_lib.Source) -> config_lib.Source:
+    return (
+        text
+        if isinstance(text, config_lib.Source)
+        else config_lib.Source(path=str(text))
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -183,6 +286,8 @@ def _logits(config, params, tokens_BT):
 def load(name: str | pathlib.Path, *, dtype: Any = jnp.float32) -> Model:
     """A model from a Hugging Face folder, a run folder, a hub name, or `packaged`.
 
+    A classifier whose config names no padding token gets the tokenizer's.
+
     Args:
       dtype: of the weights; None keeps the file's.
     """
@@ -191,6 +296,9 @@ def load(name: str | pathlib.Path, *, dtype: Any = jnp.float32) -> Model:
     tokenizer = data.Tokenizer(folder)
     facts = tokenizer.facts(data.cache_folder(None))
     data.check_tokenizer(facts, config.vocab_size, str(name))
+    if config.classifiers:
+        pad_id = data.padding_id(facts, str(name))
+        config = config.with_padding(pad_id)
     return Model(config, params, tokenizer.loaded, folder)
 
 

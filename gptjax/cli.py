@@ -5,17 +5,16 @@ a plan that does not fit, 128 + the signal's number for a run that was told to s
 traceback only with `--debug`.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from gptjax import errors, options
+from gptjax import commands, errors, options
 
 app = typer.Typer(
     name="gptjax",
@@ -168,185 +167,6 @@ def compare(
 
 
 @app.command()
-def convert(
-    source: Annotated[
-        str, typer.Argument(metavar="SRC", help="What to read: any MODEL.")
-    ],
-    destination: Annotated[
-        pathlib.Path, typer.Argument(metavar="DST", help="The folder to write.")
-    ],
-    to: Annotated[
-        Literal["hf", "gptjax"],
-        typer.Option(
-            help="`hf`: a folder that transformers loads. `gptjax`: stacked weights "
-            "that load sharded.",
-        ),
-    ] = "hf",
-    dtype: Annotated[
-        Literal["keep", "float32", "bfloat16", "float16"],
-        typer.Option(
-            help="What the weights are stored as; `keep` changes no byte.",
-        ),
-    ] = "keep",
-    max_shard_bytes: Annotated[
-        int, typer.Option(min=1, help="A larger model is split into several files.")
-    ] = 5_000_000_000,
-) -> None:
-    """Converts a checkpoint, of any layout that Hugging Face's GPT-2 ever had."""
-    import jax.numpy as jnp
-
-    from gptjax import convert
-
-    folder = convert.resolve(source)
-    config, params = convert.load(
-        folder, dtype=None if dtype == "keep" else jnp.dtype(dtype)
-    )
-    if to == "hf":
-        convert.save(
-            destination, config, params, like=folder, max_shard_bytes=max_shard_bytes
-        )
-    else:
-        convert.save_native(destination, config, params, like=folder)
-    print(f"{folder} -> {destination}")
-    note = convert.padding_note(config) if to == "hf" else None
-    if note is not None:
-        print(note)
-
-
-@app.command()
-def evaluate(
-    model: options.Model,
-    text: options.Text,
-    context: options.Context = None,
-    stride: options.Stride = None,
-    batch: options.Batch = 8,
-    column: options.Column = "text",
-    as_json: options.Json = False,
-) -> None:
-    """Measures perplexity, and says by which protocol.
-
-    A stride smaller than the context predicts tokens from longer contexts: lower
-    perplexity, more work, another protocol.
-    """
-    from gptjax import api
-    from gptjax import config as config_lib
-
-    result = api.load(model).perplexity(
-        config_lib.Source(path=text, column=column),
-        context=context,
-        stride=stride,
-        batch_sequences=batch,
-        progress=not as_json,
-    )
-    figures = dataclasses.asdict(result) | {
-        "perplexity": result.perplexity,
-        "loss": result.loss,
-        "bytes_per_token": result.bytes_per_token,
-        "bits_per_byte": result.bits_per_byte,
-        "protocol": result.protocol(),
-    }
-    if as_json:
-        print(json.dumps(figures))
-    else:
-        print(
-            f"perplexity {result.perplexity:.4f} ({result.loss:.5f} nats a token)\n"
-            f"protocol   {result.protocol()}\n"
-            f"text       {text}: {result.total_bytes:,} bytes, "
-            f"{result.bytes_per_token:.3f} bytes a token, "
-            f"{result.bits_per_byte:.4f} bits a byte"
-        )
-
-
-@app.command()
-def connect(
-    first: Annotated[
-        str, typer.Argument(metavar="A", help="Any MODEL, e.g. a round of a run.")
-    ],
-    second: Annotated[
-        str, typer.Argument(metavar="B", help="Another one of the same shapes.")
-    ],
-    text: options.Text,
-    points: Annotated[
-        int, typer.Option(min=3, help="Models on the line, A and B among them.")
-    ] = 11,
-    context: options.Context = None,
-    stride: options.Stride = None,
-    batch: options.Batch = 8,
-    column: options.Column = "text",
-    out: Annotated[
-        pathlib.Path | None,
-        typer.Option(help="A folder for the picture, the page and the figures."),
-    ] = None,
-    as_json: options.Json = False,
-) -> None:
-    """Walks in a straight line from one model to another, and measures the hill.
-
-    The weights of the way are (1 - a) A + a B. Two runs from one start that saw other
-    batches lie in one valley of the loss if no hill is between them: then the start is
-    *stable*, which is when rewinding to it finds lottery tickets (Frankle et al.,
-    arXiv:1912.05671). The barrier is the highest loss on the way above the mean of
-    the two models' own.
-    """
-    from gptjax import api, reporting
-    from gptjax import config as config_lib
-
-    found = api.load(first).connect(
-        api.load(second),
-        config_lib.Source(path=text, column=column),
-        points=points,
-        context=context,
-        stride=stride,
-        batch_sequences=batch,
-        progress=not as_json,
-    )
-    if as_json:
-        print(json.dumps(found.figures()))
-    else:
-        reporting.print_connectivity(found)
-    if out is not None:
-        page = reporting.write_connectivity(out, found)
-        if not as_json:
-            print(page)
-
-
-@app.command()
-def generate(
-    model: options.Model,
-    prompt: Annotated[
-        list[str], typer.Option(help="What to go on from; may be given several times.")
-    ],
-    tokens: Annotated[int, typer.Option(min=1, help="New tokens, at most.")] = 100,
-    temperature: Annotated[
-        float, typer.Option(help="Below 1 is more predictable, above 1 less.")
-    ] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Draw from the k likeliest tokens.")
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Draw from the likeliest tokens of this total probability."),
-    ] = None,
-    greedy: Annotated[
-        bool, typer.Option("--greedy", help="Always the likeliest token.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
-) -> None:
-    """Writes on from a prompt."""
-    from gptjax import api
-
-    written = api.load(model).generate(
-        prompt,
-        max_new_tokens=tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        greedy=greedy,
-        seed=seed,
-    )
-    print("\n---\n".join(p + text for p, text in zip(prompt, written, strict=True)))
-
-
-@app.command()
 def report(
     paths: Annotated[
         list[pathlib.Path],
@@ -365,6 +185,16 @@ def report(
     else:
         for path in paths:
             print(reporting.write(path))
+
+
+for command in (
+    commands.convert,
+    commands.evaluate,
+    commands.predict,
+    commands.connect,
+    commands.generate,
+):
+    app.command()(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

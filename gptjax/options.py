@@ -47,4 +47,7 @@ Batch = Annotated[int, typer.Option(min=1, help="Windows read at once.")]
 Column = Annotated[
     str, typer.Option(help="The column that holds the text, where there are some.")
 ]
+LabelColumn = Annotated[
+    str, typer.Option(help="The column that holds the label, for a classifier.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]

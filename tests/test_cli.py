@@ -1,6 +1,7 @@
 """The commands as a user meets them: exit codes, one-line errors, printed figures."""
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -108,6 +109,39 @@ def test_evaluate_prints_perplexity_and_protocol(run, tmp_path):
     _, out, _ = run("evaluate", "packaged", "--text", text, "--stride", 128)
     assert "stride 128" in out
     assert "bits a byte" in out
+
+
+def test_a_classifier_is_measured_and_labels(run, tmp_path, monkeypatch):
+    """By the same commands as a language model, but for `predict`."""
+    labels = model.Classifier(name="mood", labels=("glad", "sad"), pad_token_id=0)
+    config, params = convert.load(assets.checkpoint())
+    config = dataclasses.replace(config, classifiers=(labels,))
+    weight = jax.random.normal(jax.random.key(0), (2, config.n_embd))
+    params["classifiers"] = {"mood": {"weight": weight}}
+    folder = tmp_path / "classifier"
+    convert.save(folder, config, params, like=assets.checkpoint())
+    texts = tmp_path / "texts.csv"
+    texts.write_text("mood,review\nglad,A joy.\nsad,A bore.\nglad,Fine.\n")
+    columns = ("--text", texts, "--column", "review", "--label-column", "mood")
+    code, out, err = run("evaluate", folder, *columns, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    code, out, _ = run("predict", folder, "A joy.", "A bore.", "Fine.")
+    assert code == 0
+    given = [line.split("\t")[0] for line in out.splitlines()]
+    right = sum(a == b for a, b in zip(given, ("glad", "sad", "glad"), strict=True))
+    assert found["accuracy"] == pytest.approx(right / 3)
+    code, out, _ = run("evaluate", folder, *columns, "--out", tmp_path / "page")
+    assert "texts.csv, 3 texts of at most 256 tokens" in out
+    assert (tmp_path / "page" / "confusion.png").exists()
+    monkeypatch.setattr("sys.stdin", io.StringIO("A joy.\n\nA bore.\n"))
+    code, out, _ = run("predict", folder, "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [each["label"] for each in told] == given[:2]
+    assert sum(told[0]["probabilities"].values()) == pytest.approx(1)
+    code, _, err = run("predict", "packaged", "x")
+    assert code == 1
+    assert "one classifier is wanted, and the model has none" in err
 
 
 def test_connect_walks_from_one_model_to_another(run, tmp_path):

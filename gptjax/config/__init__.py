@@ -24,4 +24,5 @@ from gptjax.config.sections import Evaluation as Evaluation
 from gptjax.config.sections import Mesh as Mesh
 from gptjax.config.sections import Optimizer as Optimizer
 from gptjax.config.sections import Source as Source
+from gptjax.config.sections import Task as Task
 from gptjax.config.sections import Training as Training

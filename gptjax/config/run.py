@@ -19,6 +19,7 @@ class Run(Section):
     """A tokenizer's folder or hub name; None: the model's own."""
     seed: NonNegative = 0
     mesh: sections.Mesh = sections.Mesh()
+    task: sections.Task = sections.Task()
     data: sections.Data = sections.Data()
     training: sections.Training = sections.Training()
     optimizer: sections.Optimizer = sections.Optimizer()
@@ -26,6 +27,35 @@ class Run(Section):
     calibration: sections.Calibration = sections.Calibration()
     pruning: Pruning | None = None
     compare: Compare | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _task_fits(self):
+        is_language = self.task.kind == "language"
+        foreign = ("limit", "valid_fraction") if is_language else ("respect_documents",)
+        for name in foreign:
+            default = sections.Data.model_fields[name].default
+            if getattr(self.data, name) != default:
+                raise ValueError(
+                    f"data.{name}: task.kind {self.task.kind} has none; leave it out"
+                )
+        if is_language:
+            return self
+        if self.evaluation.limit_tokens or self.evaluation.sample_prompt:
+            raise ValueError(
+                "evaluation: limit_tokens and sample_prompt are of task.kind language; "
+                "leave them out"
+            )
+        if self.pruning is not None and "twin" in self.pruning.controls:
+            raise ValueError(
+                "pruning.controls: twin compares losses of tokens; with task.kind "
+                "classification leave it out"
+            )
+        return self
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether models are evaluated on data that they do not train on."""
+        return self.data.valid is not None or self.task.kind == "classification"
 
     @pydantic.model_validator(mode="after")
     def _steps_fit_together(self):

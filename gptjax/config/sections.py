@@ -33,6 +33,8 @@ class Source(Section):
     """None: by the name's ending (.txt, .jsonl, .csv), or what a folder holds."""
     column: str = "text"
     """The column or key that holds the text; not used for plain text files."""
+    label_column: str = "label"
+    """The column or key that holds the label, where texts are classified."""
     split: str | None = None
     """Which split of a Hugging Face or TFDS data set, e.g. `train[:80%]`."""
     data_dir: str | None = None
@@ -56,8 +58,14 @@ class Data(Section):
 
     train: Source | None = None
     valid: Source | None = None
+    valid_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
+    """Where texts are classified and `valid` is missing: how many of the training texts
+    validate instead, of every label the same fraction."""
+    limit: Positive | None = None
+    """Where texts are classified: train on so many of them, drawn by the run's seed."""
     sequence_tokens: Positive = 1024
-    """T: the length of a training sequence."""
+    """T: the length of a training sequence; of texts that are classified, the most
+    tokens that are read."""
     respect_documents: bool = False
     """Tokens see only their own document; positions start anew with each."""
     append_eos: bool = False
@@ -67,6 +75,35 @@ class Data(Section):
     then fetches what it reads; None: `~/.cache/gptjax/tokens`."""
     workers: NonNegative = 0
     """Processes that tokenize a large source; 0: one for each core."""
+
+
+class Task(Section):
+    """What a run trains for."""
+
+    kind: Literal["language", "classification"] = "language"
+    """`language`: the next token. `classification`: the label of a text, by a linear
+    layer on its last token, as Hugging Face's `GPT2ForSequenceClassification` has."""
+    name: Annotated[str, pydantic.Field(pattern=r"^\w+$")] = "label"
+    """Of the classifier. A model that has one of this name goes on with it and with its
+    labels; else a new one learns those of the training texts."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """What a text of a label weighs in the loss; `balanced`: every label as much as any
+    other; None: every text."""
+    language_weight: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    """How much of the language-modelling loss of the same texts is added (GPT-1, 2018,
+    takes 0.5)."""
+
+    @pydantic.model_validator(mode="after")
+    def _fits_its_kind(self):
+        for name in ("name", "class_weights", "language_weight"):
+            default = type(self).model_fields[name].default
+            if self.kind == "language" and getattr(self, name) != default:
+                raise ValueError(f"{name}: kind language has none; leave it out")
+        if isinstance(self.class_weights, dict) and not all(
+            weight > 0 for weight in self.class_weights.values()
+        ):
+            raise ValueError("class_weights: they must be positive")
+        return self
 
 
 class Optimizer(Section):

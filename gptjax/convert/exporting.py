@@ -50,11 +50,16 @@ def save(
 
     Raises:
       UserError: the folder is `like` itself, holds anything else, or cannot be
-        written; heads that cannot be made up to `n_embd`.
+        written; heads that cannot be made up to `n_embd`; several classifiers.
       ValueError: params that are not those of `config`.
     """
     like = None if like is None else pathlib.Path(like)
     flat = check(config, params)
+    if len(config.classifiers) > 1:
+        several = ", ".join(each.name for each in config.classifiers)
+        raise errors.UserError(
+            f"{folder}: a Hugging Face model has one classifier, this one {several}"
+        )
     config = padding.padded(config)
     order = names.in_hf_order(config)
     entries = [

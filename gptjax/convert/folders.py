@@ -97,12 +97,14 @@ def write_sidecars(
     *,
     dtype: Any,
     like: pathlib.Path | None,
+    is_native: bool = False,
 ) -> None:
     """config.json, generation_config.json and the tokenizer's files, if `like` has any.
 
     Args:
       dtype: of the weights.
       like: the model folder whose token ids, labels and tokenizer are kept.
+      is_native: whether it is a gptjax folder.
     """
     source = {}
     if like is not None:
@@ -110,7 +112,7 @@ def write_sidecars(
         if not (like / hf_config.FILE).is_file():
             raise errors.UserError(f"{like}: holds no {hf_config.FILE} to go by")
         source = hf_config.read_json(like / hf_config.FILE)
-    values = hf_config.to_values(config, dtype=dtype, like=source)
+    values = hf_config.to_values(config, dtype=dtype, like=source, is_native=is_native)
     hf_config.write_json(folder / hf_config.FILE, values)
     if like is not None and (like / GENERATION).is_file():
         shutil.copyfile(like / GENERATION, folder / GENERATION)

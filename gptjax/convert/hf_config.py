@@ -23,7 +23,10 @@ PARAMS = "params"
 
 # Fields of `model.Config` that stock transformers has not, and which stand in the
 # config.json of gptjax folders alone.
-OWN = ("head_dim",)
+OWN = ("head_dim", "classifiers")
+
+LANGUAGE, CLASSIFIER = "GPT2LMHeadModel", "GPT2ForSequenceClassification"
+"""The architectures, as transformers calls them, that folders hold."""
 
 # `GPT2Config.attribute_map`: other names that transformers reads fields by.
 ALIASES = {
@@ -144,10 +147,13 @@ def parse(
             raise errors.UserError(
                 f"{where}: {key} is {value!r}; gptjax knows no such field of a GPT-2"
             )
+    own = fields.pop("classifiers", None)
     for name, value in fields.items():
         fields[name] = _typed(_FIELDS[name], value, where=where)
     try:
-        config = model.Config(**fields)
+        config = model.Config(
+            **fields, classifiers=_classifiers(values, own, where=where)
+        )
     except errors.UserError as error:
         raise errors.UserError(f"{where}: {error}") from error
     if values.get("n_ctx") not in (None, config.n_positions):
@@ -156,6 +162,54 @@ def parse(
             f"{config.n_positions}"
         )
     return config
+
+
+def _classifiers(
+    values: Mapping[str, Any], own: Any, *, where: str
+) -> tuple[model.Classifier, ...]:
+    """The classifiers of a config.json: those of a gptjax folder, or Hugging Face's.
+
+    Args:
+      own: what stands in `classifiers`.
+    """
+    if own is not None:
+        try:
+            return tuple(
+                model.Classifier(**{**each, "labels": tuple(each["labels"])})
+                for each in own
+            )
+        except (TypeError, KeyError) as error:
+            raise errors.UserError(
+                f"{where}: classifiers is {own!r}; it must be a list of objects with "
+                "name, labels and pad_token_id"
+            ) from error
+    if values.get("architectures") != [CLASSIFIER]:
+        return ()
+    kind = values.get("problem_type")
+    if kind not in (None, "single_label_classification"):
+        raise errors.UserError(
+            f"{where}: problem_type is {kind!r}; gptjax implements only "
+            "'single_label_classification'"
+        )
+    names = values.get("id2label")
+    if names is None:
+        # As transformers calls them where nobody did.
+        count = values.get("num_labels", values.get("_num_labels", 2))
+        names = {str(number): f"LABEL_{number}" for number in range(count)}
+    if sorted(names) != sorted(str(number) for number in range(len(names))):
+        raise errors.UserError(
+            f"{where}: id2label is {names!r}; it must name the labels from '0' on"
+        )
+    # Where transformers of long ago kept it, and of today keeps whatever it finds.
+    task = str(values.get("finetuning_task"))
+    is_name = values.get("finetuning_task") and re.fullmatch(r"\w+", task)
+    return (
+        model.Classifier(
+            **({"name": task} if is_name else {}),
+            labels=tuple(str(names[str(number)]) for number in range(len(names))),
+            pad_token_id=values.get("pad_token_id"),
+        ),
+    )
 
 
 def _typed(field: dataclasses.Field, value: Any, *, where: str) -> Any:
@@ -179,13 +233,19 @@ def _typed(field: dataclasses.Field, value: Any, *, where: str) -> Any:
 
 
 def to_values(
-    config: model.Config, *, dtype: Any, like: Mapping[str, Any] | None = None
+    config: model.Config,
+    *,
+    dtype: Any,
+    like: Mapping[str, Any] | None = None,
+    is_native: bool = False,
 ) -> dict[str, Any]:
-    """The values of a config.json, which stock transformers loads unless a field of
-    `OWN` is among them: those stand there only where they are not None.
+    """The values of a config.json, which stock transformers loads unless it is that of
+    a gptjax folder.
 
     Args:
       dtype: of the weights.
+      is_native: whether the fields of `OWN` stand there, where the model has them. If
+        not, it has one classifier at most and no `head_dim`.
       like: the values of a source's config.json; what says nothing about the
         architecture (token ids, labels, task parameters) is kept from it.
     """
@@ -198,10 +258,20 @@ def to_values(
     values |= {key: value for key, value in like.items() if HARMLESS.fullmatch(key)}
     for name, field in _FIELDS.items():
         value = getattr(config, name)
-        if name in OWN and value is None:
-            continue
-        values[name] = float(value) if field.type is float else value
-    values["architectures"] = ["GPT2LMHeadModel"]
+        if name not in OWN:
+            values[name] = float(value) if field.type is float else value
+        elif value and is_native:
+            is_plain = isinstance(value, int)
+            values[name] = value if is_plain else [*map(dataclasses.asdict, value)]
+    values["architectures"] = [CLASSIFIER if config.classifiers else LANGUAGE]
+    for each in config.classifiers[:1]:
+        for key in ("num_labels", "_num_labels"):
+            values.pop(key, None)
+        values["id2label"] = {str(n): label for n, label in enumerate(each.labels)}
+        values["label2id"] = {label: n for n, label in enumerate(each.labels)}
+        values["pad_token_id"] = each.pad_token_id
+        values["problem_type"] = "single_label_classification"
+        values["finetuning_task"] = each.name
     values["dtype"] = np.dtype(dtype).name
     values.pop("torch_dtype", None)
     # Of the layout written here, not of the source's.

@@ -34,6 +34,7 @@ NAMES: tree.Rules = (
     (r"ln_f/scale", ("transformer.ln_f.weight", 1)),
     (r"ln_f/bias", ("transformer.ln_f.bias", 1)),
     (r"head/embedding", ("lm_head.weight", 1)),
+    (r"classifiers/\w+/weight", ("score.weight", 1)),
 )
 
 _POSITIONS = {value: position for position, (_, value) in enumerate(NAMES)}
@@ -71,7 +72,7 @@ class Leaf:
 def leaves(config: model.Config) -> tuple[Leaf, ...]:
     """Every leaf of the params of `config`, in the order of the table."""
     shapes = {p: leaf.shape for p, leaf in tree.flatten(model.shapes(config)).items()}
-    # A tied model has no head of its own.
+    # A tied model has no head of its own, a language model no classifier.
     present = [rule for rule in NAMES if any(tree.covers(rule[0], p) for p in shapes)]
     table = tree.match(present, shapes, table="Hugging Face names")
     result = []

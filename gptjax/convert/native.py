@@ -3,7 +3,7 @@
 Each process writes and reads the parts of its own devices, which a Hugging Face
 folder cannot offer. config.json and the tokenizer are those of a Hugging Face
 folder; only here config.json may also hold `head_dim`, for models with fewer heads
-than stock transformers could load.
+than stock transformers could load, and `classifiers`, where it has but one.
 """
 
 import contextlib
@@ -56,7 +56,9 @@ def save_native(
             checkpointer.save(staging / hf_config.PARAMS, tree.unflatten(flat))
         if jax.process_index() == 0:
             dtype = exporting.widest([np.dtype(leaf.dtype) for leaf in flat.values()])
-            folders.write_sidecars(staging, config, dtype=dtype, like=like)
+            folders.write_sidecars(
+                staging, config, dtype=dtype, like=like, is_native=True
+            )
 
 
 def load(

@@ -19,13 +19,20 @@ MARKS = ("dataset_dict.json", "state.json")
 _SPLIT = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
-def open_corpus(folder: storage.Path, column: str, split: str | None) -> corpus.Corpus:
+def open_corpus(
+    folder: storage.Path,
+    column: str,
+    split: str | None,
+    label_column: str | None = None,
+) -> corpus.Corpus:
     """The rows of one split, in order.
 
     Args:
       folder: a saved `Dataset` or `DatasetDict`.
       column: the string column that holds the text.
       split: `train`, `train[:80%]`, `train[100:200]`; None where there is only one.
+      label_column: the one that holds the label, as text, a number, or one of
+        datasets' class labels; None: labels are not wanted.
 
     Raises:
       UserError: pyarrow is missing, an unknown split or column, a damaged folder.
@@ -51,8 +58,10 @@ def open_corpus(folder: storage.Path, column: str, split: str | None) -> corpus.
             schema = stream.schema
     except (OSError, ValueError, pyarrow.ArrowInvalid) as error:
         raise errors.UserError(f"{part}: a damaged data set: {error}") from error
-    if column not in schema.names:
-        raise corpus.missing_column(str(part), column, schema.names)
+    for needed in (column, label_column):
+        if needed is not None and needed not in schema.names:
+            raise corpus.missing_column(str(part), needed, schema.names)
+    names = _class_names(schema, label_column)
     kind = schema.field(column).type
     if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise errors.UserError(f"{part}: column {column!r} holds no text but {kind}")
@@ -65,11 +74,19 @@ def open_corpus(folder: storage.Path, column: str, split: str | None) -> corpus.
                 inside = range(row, row + batch.num_rows)
                 first = max(wanted.start, inside.start)
                 last = min(wanted.stop, inside.stop)
-                values = batch.column(column).slice(first - row, max(0, last - first))
-                for at, value in enumerate(values, first):
+                inside_batch = batch.slice(first - row, max(0, last - first))
+                values = inside_batch.column(column)
+                for offset, value in enumerate(values):
+                    at = first + offset
                     place = f"{part}, row {at}"
                     text = corpus.as_text(value.as_py(), place, column)
-                    yield corpus.Document(text, place, at - wanted.start + 1)
+                    label = None
+                    if label_column is not None:
+                        label = inside_batch.column(label_column)[offset].as_py()
+                        if names is not None and label is not None and label >= 0:
+                            label = names[label]
+                        label = corpus.as_label(label, place, label_column)
+                    yield corpus.Document(text, place, at - wanted.start + 1, label)
                 row = inside.stop
 
     return corpus.Corpus(
@@ -79,6 +96,18 @@ def open_corpus(folder: storage.Path, column: str, split: str | None) -> corpus.
         total=len(wanted),
         read=read,
     )
+
+
+def _class_names(schema: Any, label_column: str | None) -> list[str] | None:
+    """What the numbers of a column of class labels stand for; None of another column.
+
+    datasets writes it into the schema of its Arrow files.
+    """
+    described = (schema.metadata or {}).get(b"huggingface")
+    if label_column is None or described is None:
+        return None
+    feature = json.loads(described)["info"]["features"].get(label_column, {})
+    return feature.get("names") if feature.get("_type") == "ClassLabel" else None
 
 
 def _find_split(

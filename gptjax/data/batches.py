@@ -98,10 +98,15 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         Raises:
           UserError: the state is of other data or settings.
         """
-        for key, value in self._stream.items():
-            if state["stream"][key] != value:
-                raise errors.UserError(
-                    f"cannot resume on other data: {key} was {state['stream'][key]}, "
-                    f"now it is {value}"
-                )
+        check_stream(state["stream"], self._stream)
         self._iterator.set_state(state["place"])
+
+
+def check_stream(was: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises a `UserError` unless two descriptions of a stream are one."""
+    for key, value in now.items():
+        if was.get(key) != value:
+            raise errors.UserError(
+                f"cannot resume on other data: {key} was {was.get(key)}, now it is "
+                f"{value}"
+            )

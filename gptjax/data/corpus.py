@@ -17,6 +17,8 @@ class Document(NamedTuple):
     """File and line or row, for messages."""
     done: int
     """How much of the corpus's `total` is read once this document is."""
+    label: str | None = None
+    """What stands in its label column, where that was asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,19 @@ def as_text(value: Any, place: str, column: str) -> str:
         return value
     kind = "null" if value is None else type(value).__name__
     raise errors.UserError(f"{place}: column {column!r} holds no text but {kind}")
+
+
+def as_label(value: Any, place: str, column: str) -> str:
+    """`value` as a label, if it is text, a whole number or a truth value.
+
+    Raises:
+      UserError: naming the place, if it is anything else or empty.
+    """
+    if isinstance(value, str | int) and str(value).strip():
+        return str(value)
+    kind = "null" if value is None else type(value).__name__
+    what = "an empty text" if isinstance(value, str) else kind
+    raise errors.UserError(f"{place}: column {column!r} holds no label but {what}")
 
 
 def not_utf8(path: Any, offset: int, byte: int) -> Exception:

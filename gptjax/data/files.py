@@ -42,17 +42,26 @@ def find(path: storage.Path, kind: str) -> list[storage.Path]:
     ]
 
 
-def open_corpus(path: storage.Path, kind: str, column: str) -> corpus.Corpus:
+def open_corpus(
+    path: storage.Path, kind: str, column: str, label_column: str | None = None
+) -> corpus.Corpus:
     """The documents of a file, or of all files of a kind in and below a folder.
 
     Args:
       path: a file with any ending, or a folder.
       kind: a key of `ENDINGS`.
       column: the key or column that holds the text; not used for text files.
+      label_column: the one that holds the label; None: labels are not wanted.
 
     Raises:
-      UserError: an empty file, or a folder without files of this kind.
+      UserError: an empty file, a folder without files of this kind, labels in a text
+        file.
     """
+    if kind == "text" and label_column is not None:
+        raise errors.UserError(
+            f"{path}: a text file has no labels; they stand beside the texts in a "
+            "JSONL or CSV file or a data set"
+        )
     paths = find(path, kind) if path.is_dir() else [path]
     if not paths:
         raise errors.UserError(
@@ -67,8 +76,8 @@ def open_corpus(path: storage.Path, kind: str, column: str) -> corpus.Corpus:
     def read() -> Iterator[corpus.Document]:
         before = 0
         for file, size in zip(paths, sizes, strict=True):
-            for text, place, done in _READERS[kind](file, column):
-                yield corpus.Document(text, place, before + done)
+            for document in _READERS[kind](file, column, label_column):
+                yield document._replace(done=before + document.done)
             before += size
 
     return corpus.Corpus(
@@ -80,8 +89,10 @@ def open_corpus(path: storage.Path, kind: str, column: str) -> corpus.Corpus:
     )
 
 
-def _read_text(path: storage.Path, column: str) -> Iterator[corpus.Document]:
-    del column
+def _read_text(
+    path: storage.Path, column: str, label_column: None
+) -> Iterator[corpus.Document]:
+    del column, label_column
     yield corpus.Document(_parts(path), str(path), storage.stat(path)[1])
 
 
@@ -109,7 +120,9 @@ def _parts(path: storage.Path) -> Iterator[str]:
             begin += len(data)
 
 
-def _read_jsonl(path: storage.Path, column: str) -> Iterator[corpus.Document]:
+def _read_jsonl(
+    path: storage.Path, column: str, label_column: str | None
+) -> Iterator[corpus.Document]:
     for line in _lines(path):
         if not (stripped := line.text.rstrip()):
             continue
@@ -124,13 +137,19 @@ def _read_jsonl(path: storage.Path, column: str) -> Iterator[corpus.Document]:
             raise errors.UserError(
                 f"{place}: holds {type(value).__name__}; a line is an object {{...}}"
             )
-        if column not in value:
-            raise corpus.missing_column(place, column, value)
+        label = None
+        for wanted in (column, label_column):
+            if wanted is not None and wanted not in value:
+                raise corpus.missing_column(place, wanted, value)
+        if label_column is not None:
+            label = corpus.as_label(value[label_column], place, label_column)
         text = corpus.as_text(value[column], place, column)
-        yield corpus.Document(text, place, line.end)
+        yield corpus.Document(text, place, line.end, label)
 
 
-def _read_csv(path: storage.Path, column: str) -> Iterator[corpus.Document]:
+def _read_csv(
+    path: storage.Path, column: str, label_column: str | None
+) -> Iterator[corpus.Document]:
     # The csv module refuses fields above 128 KiB unless told otherwise; a chapter
     # is longer.
     csv.field_size_limit(sys.maxsize)
@@ -143,7 +162,7 @@ def _read_csv(path: storage.Path, column: str) -> Iterator[corpus.Document]:
             yield line.text
 
     rows = csv.reader(lines(), strict=True)
-    index = header = None
+    header = None
     while True:
         try:
             row = next(rows, None)
@@ -157,15 +176,19 @@ def _read_csv(path: storage.Path, column: str) -> Iterator[corpus.Document]:
             continue
         if header is None:
             header = row
-            if column not in header:
-                raise corpus.missing_column(place, column, header)
-            index = header.index(column)
+            for wanted in (column, label_column):
+                if wanted is not None and wanted not in header:
+                    raise corpus.missing_column(place, wanted, header)
             continue
         if len(row) != len(header):
             raise errors.UserError(
                 f"{place}: {len(row)} columns where the header has {len(header)}"
             )
-        yield corpus.Document(row[index], place, end)
+        label = None
+        if label_column is not None:
+            label = row[header.index(label_column)]
+            label = corpus.as_label(label, place, label_column)
+        yield corpus.Document(row[header.index(column)], place, end, label)
 
 
 def _lines(path: storage.Path) -> Iterator[_Line]:

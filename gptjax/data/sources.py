@@ -4,20 +4,24 @@ from gptjax import config, errors
 from gptjax.data import arrow, corpus, files, storage, tfds
 
 
-def open_corpus(source: config.Source) -> corpus.Corpus:
+def open_corpus(source: config.Source, *, labelled: bool = False) -> corpus.Corpus:
     """The documents of a source, found but not read yet.
+
+    Args:
+      labelled: whether each is to have its label.
 
     Raises:
       UserError: one line naming the file, folder or data set and what is wrong.
     """
     kind = source.format or _infer(source)
+    label_column = source.label_column if labelled else None
     if kind == "tfds":
         if "://" in source.path:
             raise errors.UserError(
                 f"{source.path}: TFDS data sets are read from local folders alone"
             )
         return tfds.open_corpus(
-            source.path, source.column, source.split, source.data_dir
+            source.path, source.column, source.split, source.data_dir, label_column
         )
     path = storage.path(source.path)
     if not path.exists():
@@ -28,13 +32,13 @@ def open_corpus(source: config.Source) -> corpus.Corpus:
     if source.data_dir is not None:
         raise errors.UserError(f"{path}: data_dir is for TFDS data sets alone")
     if kind == "hf":
-        return arrow.open_corpus(path, source.column, source.split)
+        return arrow.open_corpus(path, source.column, source.split, label_column)
     if source.split is not None:
         raise errors.UserError(
             f"{path}: split is for Hugging Face and TFDS data sets, not {kind} files"
         )
     try:
-        return files.open_corpus(path, kind, source.column)
+        return files.open_corpus(path, kind, source.column, label_column)
     except OSError as error:
         raise errors.UserError(f"{path}: cannot be read: {error.strerror}") from error
 

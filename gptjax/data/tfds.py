@@ -16,7 +16,11 @@ MARK = "features.json"
 
 
 def open_corpus(
-    name: str, column: str, split: str | None, data_dir: str | None
+    name: str,
+    column: str,
+    split: str | None,
+    data_dir: str | None,
+    label_column: str | None = None,
 ) -> corpus.Corpus:
     """The examples of one split, in the order in which TFDS stored them.
 
@@ -27,6 +31,7 @@ def open_corpus(
       split: in TFDS's language (`train[:80%]+test`); None where there is only one.
       data_dir: where it was built. With None, TFDS looks in its usual place and,
         if it is not there, downloads and builds it.
+      label_column: the feature that holds the label; None: labels are not wanted.
 
     Raises:
       UserError: an unknown name, split or feature, another format.
@@ -42,8 +47,9 @@ def open_corpus(
     if split is None and len(splits) != 1:
         raise errors.UserError(f"{name}: name a split; present: {', '.join(splits)}")
     features = builder.info.features
-    if column not in features:
-        raise corpus.missing_column(name, column, features)
+    for needed in (column, label_column):
+        if needed is not None and needed not in features:
+            raise corpus.missing_column(name, needed, features)
     try:
         examples = builder.as_data_source(split=split or splits[0])
     except (ValueError, OSError, ImportError) as error:
@@ -53,12 +59,17 @@ def open_corpus(
     def read() -> Iterator[corpus.Document]:
         for row in range(len(examples)):
             place = f"{name}, row {row}"
-            value = examples[row][column]
+            example = examples[row]
+            value, label = example[column], None
+            if label_column is not None:
+                label = _label(features[label_column], example[label_column])
+                label = corpus.as_label(label, place, label_column)
             try:
                 text = value.decode() if isinstance(value, bytes) else value
             except UnicodeDecodeError as error:
                 raise corpus.not_utf8(place, error.start, value[error.start]) from error
-            yield corpus.Document(corpus.as_text(text, place, column), place, row + 1)
+            text = corpus.as_text(text, place, column)
+            yield corpus.Document(text, place, row + 1, label)
 
     # The data path may be a bucket's: it speaks as etils.epath does, not pathlib.
     files = [(file, file.stat()) for file in sorted(builder.data_path.iterdir())]
@@ -70,6 +81,16 @@ def open_corpus(
         total=len(examples),
         read=read,
     )
+
+
+def _label(feature: Any, value: Any) -> Any:
+    """A label as text, where it is a class's number, or as Python has it."""
+    if hasattr(feature, "int2str"):
+        # -1 stands for none, e.g. in a test split without labels.
+        return feature.int2str(int(value)) if value >= 0 else None
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.item() if hasattr(value, "item") else value
 
 
 def _find_builder(name: str, data_dir: str | None) -> Any:

@@ -214,7 +214,7 @@ def _pieces(
 ) -> Iterator[tuple[str, _Piece]]:
     """The pieces of all documents, with what is known of them."""
     before = 0
-    for text, place, done in opened.read():
+    for text, place, done, _ in opened.read():
         parts = cut([text] if isinstance(text, str) else text)
         is_first, so_far = True, before
         part = next(parts)

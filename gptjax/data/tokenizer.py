@@ -30,6 +30,8 @@ class Facts(NamedTuple):
     """Of all that decides which ids it gives."""
     eos_id: int | None
     """Its end-of-text token."""
+    pad_id: int | None
+    """Its padding token."""
     last_token: str
     """The one with the largest id."""
     last_id: int
@@ -77,7 +79,13 @@ class Tokenizer:
         vocab = self.backend.get_vocab()
         last = max(vocab, key=vocab.get)
         digest = hashlib.sha256(self.backend.to_str().encode()).hexdigest()
-        found = Facts(digest, self.loaded.eos_token_id, last, vocab[last])
+        found = Facts(
+            digest=digest,
+            eos_id=self.loaded.eos_token_id,
+            pad_id=self.loaded.pad_token_id,
+            last_token=last,
+            last_id=vocab[last],
+        )
         if known is not None:
             # It only saves time; whoever cannot write tokens there will be told.
             with contextlib.suppress(OSError):
@@ -155,3 +163,18 @@ def check_tokenizer(facts: Facts, vocab_size: int, name: str) -> None:
             f"{facts.last_token!r} has id {facts.last_id}, the model's vocabulary ends "
             f"at {vocab_size - 1}"
         )
+
+
+def padding_id(facts: Facts, name: str) -> int:
+    """The token that fills texts up: for padding, or else for the end of a text.
+
+    Raises:
+      UserError: the tokenizer has neither.
+    """
+    for id_ in (facts.pad_id, facts.eos_id):
+        if id_ is not None:
+            return id_
+    raise errors.UserError(
+        f"{name}: the tokenizer has neither a padding nor an end-of-text token "
+        "(pad_token, eos_token in tokenizer_config.json) to fill texts up with"
+    )

@@ -1,6 +1,15 @@
-"""How well a model predicts a text."""
+"""How well a model predicts a text, or labels texts."""
 
+from gptjax.evaluation.classification import Classification as Classification
+from gptjax.evaluation.classification import LabelScores as LabelScores
+from gptjax.evaluation.classification import classify as classify
+from gptjax.evaluation.classification import label_logits as label_logits
+from gptjax.evaluation.classification import label_scores as label_scores
+from gptjax.evaluation.classification import weighted_scores as weighted_scores
 from gptjax.evaluation.connectivity import Connectivity as Connectivity
 from gptjax.evaluation.connectivity import connect as connect
 from gptjax.evaluation.perplexity import Perplexity as Perplexity
 from gptjax.evaluation.perplexity import perplexity as perplexity
+
+Result = Perplexity | Classification
+"""Both have `loss`, `figures()`, `protocol()` and `to_json()`."""

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gptjax import errors, model, sharding
-from gptjax.evaluation import windows
+from gptjax.evaluation import bars, windows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,14 @@ class Perplexity:
         if self.total_bytes is None:
             return None
         return self.loss * self.tokens_per_byte / math.log(2)
+
+    def figures(self) -> dict[str, float]:
+        """The numbers that a run follows, the first above all."""
+        return {"perplexity": self.perplexity, "loss": self.loss}
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures and protocol, as reports keep them."""
+        return {**self.figures(), "protocol": self.protocol()}
 
     def protocol(self) -> str:
         """One line with everything that the number depends on but the model."""
@@ -135,7 +143,7 @@ def perplexity(
         ids_N, bounds_W3, context=context, sequences=batch_sequences
     )
     if progress:
-        batches = _with_bar(batches, total=-(-len(bounds_W3) // batch_sequences))
+        batches = bars.track(batches, total=-(-len(bounds_W3) // batch_sequences))
     nll_sum = 0.0
     for tokens_BT, is_predicted_BT in batches:
         if mesh is not None:
@@ -169,12 +177,3 @@ def _nll(config, params, tokens_BT, *, dtype, mesh):
         whole = sharding.replicated(mesh)
         nll_BT = jax.lax.with_sharding_constraint(nll_BT, whole)
     return nll_BT
-
-
-def _with_bar(batches, *, total):
-    """The batches, with a progress bar on stderr while they are consumed."""
-    import rich.console
-    import rich.progress
-
-    console = rich.console.Console(stderr=True)
-    return rich.progress.track(batches, "evaluating", total=total, console=console)

@@ -4,7 +4,7 @@ The only package that imports flax. Names of arrays end in their axes:
 
     B batch    T time (queries)    S time (keys, cache slots)    L layers
     D width    H heads             K head width                  F MLP width
-    V vocabulary                     C tokens of a chunk of the loss
+    V vocabulary       N labels      C tokens of a chunk of the loss
 """
 
 from gptjax.model.blocks import apply_block as apply_block
@@ -14,10 +14,13 @@ from gptjax.model.cache import init_cache as init_cache
 from gptjax.model.compute import ATTENTION as ATTENTION
 from gptjax.model.compute import REMAT as REMAT
 from gptjax.model.compute import Compute as Compute
+from gptjax.model.config import Classifier as Classifier
 from gptjax.model.config import Config as Config
 from gptjax.model.gpt import apply as apply
 from gptjax.model.gpt import hidden as hidden
 from gptjax.model.gpt import init as init
+from gptjax.model.gpt import init_classifier as init_classifier
+from gptjax.model.gpt import label_logits as label_logits
 from gptjax.model.gpt import logits as logits
 from gptjax.model.gpt import shapes as shapes
 from gptjax.model.gpt import token_losses as token_losses

@@ -1,9 +1,34 @@
 """The architecture of a GPT-2: the fields that change its computation."""
 
 import dataclasses
+import re
 
 from gptjax import errors
 from gptjax.model import activations
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A linear layer that gives a text one of some labels, by its last token."""
+
+    name: str = "label"
+    """Of the task; the layer's weights are `classifiers/<name>/weight`."""
+    labels: tuple[str, ...]
+    """What the layer's outputs are called, in their order."""
+    pad_token_id: int | None = None
+    """What texts are filled up with: the last token is the last that is another. None:
+    texts are never filled up."""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"\w+", self.name):
+            raise errors.UserError(
+                f"classifier {self.name!r}: a name is of letters, digits and _"
+            )
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise errors.UserError(
+                f"classifier {self.name}: labels {', '.join(self.labels) or 'none'}; "
+                "it takes two or more, each once"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -11,8 +36,8 @@ class Config:
     """The fields of Hugging Face's `GPT2Config` that change the computation.
 
     Names, meanings and defaults are those of `transformers.GPT2Config`, but for
-    `head_dim`, which that has not. Hashable, so that it can be a static argument of
-    `jax.jit`.
+    `head_dim` and `classifiers`, which that has not. Hashable, so that it can be a
+    static argument of `jax.jit`.
     """
 
     vocab_size: int = 50257
@@ -35,6 +60,8 @@ class Config:
     """The width of a head where the heads' together is not `n_embd`, as after the
     removal of heads. None: `n_embd / n_head`; where that is what is given, it reads
     None too, so that equal architectures are equal configs."""
+    classifiers: tuple[Classifier, ...] = ()
+    """What labels texts, beside the scores of the next token."""
 
     def __post_init__(self):
         if self.head_dim is not None and self.head_dim * self.n_head == self.n_embd:
@@ -64,6 +91,32 @@ class Config:
                 raise errors.UserError(
                     f"{name} is {getattr(self, name)}; it must be between 0 and 1"
                 )
+        names = [each.name for each in self.classifiers]
+        if len(set(names)) < len(names):
+            raise errors.UserError(f"classifiers {', '.join(names)}: a name twice")
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether there are scores of the next token.
+
+        A classifier has none of its own, and Hugging Face's stores none; where the
+        token embedding serves for them, they are there all the same.
+        """
+        return self.tie_word_embeddings or not self.classifiers
+
+    def with_padding(self, pad_token_id: int) -> "Config":
+        """The same, with a padding token for classifiers that have none."""
+        padded = (
+            dataclasses.replace(each, pad_token_id=pad_token_id)
+            if each.pad_token_id is None
+            else each
+            for each in self.classifiers
+        )
+        return dataclasses.replace(self, classifiers=tuple(padded))
+
+    def classifier(self, name: str) -> Classifier:
+        """The classifier of that name, which must be there."""
+        return next(each for each in self.classifiers if each.name == name)
 
     @property
     def head_width(self) -> int:

@@ -50,6 +50,13 @@ def init(key: jax.Array, config: Config) -> Params:
     return {**weights(layers.Trunk, trunk_key), "blocks": blocks}
 
 
+def init_classifier(key: jax.Array, config: Config, name: str) -> Params:
+    """Fresh weights of one classifier, as `init` makes them."""
+    labels = len(config.classifier(name).labels)
+    made = layers.Classifier(config, labels, rngs=nnx.Rngs(key))
+    return nnx.to_pure_dict(nnx.state(made, nnx.Param))
+
+
 def shapes(config: Config) -> Params:
     """A tree like `init`'s of `jax.ShapeDtypeStruct`, without making any array."""
     # Traced once: a run asks for it many times. Each caller has a tree of its own.
@@ -183,6 +190,35 @@ def logits(
 ) -> jax.Array:
     """The scores of the next token, BTV in float32, of what left the last block."""
     return trunk(config, params, compute).logits(x_BTD)
+
+
+def label_logits(
+    config: Config,
+    params: Params,
+    x_BTD: jax.Array,
+    tokens_BT: jax.Array,
+    *,
+    classifier: str,
+    compute: Compute,
+) -> jax.Array:
+    """The scores of a classifier's labels, BN in float32, as Hugging Face's
+    `GPT2ForSequenceClassification` has them: by the last token that is no padding.
+
+    Args:
+      x_BTD: what left the last block.
+      tokens_BT: what entered the first.
+    """
+    last_B = _last_tokens(tokens_BT, config.classifier(classifier).pad_token_id)
+    x_BD = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)[:, 0]
+    return trunk(config, params, compute).label_logits(x_BD, classifier)
+
+
+def _last_tokens(tokens_BT: jax.Array, pad_token_id: int | None) -> jax.Array:
+    """The place of each text's last token that is no padding; 0 where all are."""
+    places_T = jnp.arange(tokens_BT.shape[1])
+    if pad_token_id is None:
+        return jnp.full(tokens_BT.shape[:1], places_T[-1])
+    return jnp.where(tokens_BT != pad_token_id, places_T[None], 0).max(-1)
 
 
 def token_losses(

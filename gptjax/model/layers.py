@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gptjax import errors
 from gptjax.model import activations, derivatives, dropout
 from gptjax.model.compute import Compute
 from gptjax.model.config import Config
@@ -125,11 +126,20 @@ class Block(nnx.Module):
         return x_BTD + dropout.apply(self.rate, hidden_BTD, keys[1])
 
 
+class Classifier(nnx.Module):
+    """A linear layer without bias; its weights are (N, D), as the embeddings' are."""
+
+    def __init__(self, config: Config, labels: int, *, rngs: nnx.Rngs):
+        init = nnx.initializers.normal(config.initializer_range)
+        self.weight = nnx.Param(init(rngs.params(), (labels, config.n_embd)))
+
+
 class Trunk(nnx.Module):
-    """All that is not repeated: embeddings, final norm, head."""
+    """All that is not repeated: embeddings, final norm, head, classifiers."""
 
     def __init__(self, config: Config, *, compute: Compute, rngs: nnx.Rngs):
         self.dtype = compute.dtype
+        self.predicts_tokens = config.predicts_tokens
 
         def table(rows):
             init = nnx.initializers.normal(config.initializer_range)
@@ -145,10 +155,17 @@ class Trunk(nnx.Module):
             tokens=table(config.vocab_size), positions=table(config.n_positions)
         )
         self.ln_f = LayerNorm(config, compute=compute, rngs=rngs)
-        if not config.tie_word_embeddings:
+        if config.predicts_tokens and not config.tie_word_embeddings:
             # (V, D), not (D, V): the layout that checkpoints store and that a tied
             # head has, so that both read alike.
             self.head = table(config.vocab_size)
+        if config.classifiers:
+            self.classifiers = nnx.Dict(
+                {
+                    each.name: Classifier(config, len(each.labels), rngs=rngs)
+                    for each in config.classifiers
+                }
+            )
 
     def embed_tokens(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         return self.embed.tokens(tokens_BT) + self.embed.positions(positions_BT)
@@ -156,13 +173,24 @@ class Trunk(nnx.Module):
     @property
     def head_VD(self) -> jax.Array:
         """The output layer's weights, float32; often those of the token embedding."""
+        if not self.predicts_tokens:
+            raise errors.UserError(
+                "a classifier without tied embeddings has no scores of the next token"
+            )
         return getattr(self, "head", self.embed.tokens).embedding[...]
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Scores of the next token, BTV in float32, whatever the compute dtype."""
+        return self._scores(x_BTD, self.head_VD)
+
+    def label_logits(self, x_BD: jax.Array, classifier: str) -> jax.Array:
+        """Scores of a classifier's labels, BN in float32."""
+        return self._scores(x_BD, self.classifiers[classifier].weight[...])
+
+    def _scores(self, x: jax.Array, weights_VD: jax.Array) -> jax.Array:
         return jnp.einsum(
             "...D,VD->...V",
-            self.ln_f(x_BTD),
-            self.head_VD.astype(self.dtype),
+            self.ln_f(x),
+            weights_VD.astype(self.dtype),
             preferred_element_type=jnp.float32,
         )

@@ -151,6 +151,11 @@ def plan(
     Raises:
       UserError: an unknown machine or model, no compiler, a config that does not work.
     """
+    if settings.task.kind != "language":
+        raise errors.UserError(
+            f"task.kind: {settings.task.kind}; only language modelling is planned, "
+            "which takes as much and its loss on top"
+        )
     model_config = shapes.resolve(settings.model)
     kinds = topologies.sizes(topology)
     if kinds:

@@ -42,27 +42,14 @@ def make_trainer(
 
 def arguments(trainer: training.Trainer) -> tuple[Any, Any, Any]:
     """The shapes of what the step takes: state, batch, key."""
-    settings = trainer.settings
     state = training.TrainState(
         jax.ShapeDtypeStruct((), jnp.int32),
         trainer.shapes,
         jax.eval_shape(masks.pack, masks.shapes(trainer.shapes, trainer.prunable)),
         jax.eval_shape(trainer.optimizer.init, trainer.shapes),
     )
-    parts = settings.training.accumulation_steps
-    tokens = jax.ShapeDtypeStruct(
-        (
-            parts,
-            settings.training.batch_sequences // parts,
-            settings.data.sequence_tokens,
-        ),
-        jnp.int32,
-    )
-    names = ["tokens", "labels"]
-    if settings.data.respect_documents:
-        names.append("segments")
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return state, dict.fromkeys(names, tokens), key
+    return state, trainer.task.batch_shapes(), key
 
 
 def argument_bytes(trainer: training.Trainer) -> dict[str, int]:

@@ -16,7 +16,7 @@ def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
     """
     if settings.pruning is None:
         raise errors.UserError("pruning: missing; give sparsities, or use gptjax train")
-    if settings.data.valid is None:
+    if not settings.is_measured:
         raise errors.UserError("data.valid: missing; rounds are compared by perplexity")
     if settings.pruning.structured:
         return structured.run(settings, measures_all=measures_all)

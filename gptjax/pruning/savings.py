@@ -9,6 +9,9 @@ from gptjax import generation, masks, model, training
 from gptjax.convert import zipped
 from gptjax.pruning import removed, round_report, timing
 
+RESULT = ("perplexity", "accuracy", "f1", "loss", "protocol", "labels", "confusion")
+"""What of a round's report is the result of its model, whatever the task."""
+
 
 def conclude(
     prepared: training.Prepared,
@@ -17,7 +20,7 @@ def conclude(
     params: Any,
     models: Sequence[timing.Variant],
 ) -> dict[str, Any]:
-    """What a pruning run's summary says of its end: perplexity, savings and samples.
+    """What a pruning run's summary says of its end: result, savings and samples.
 
     Args:
       trainer: of the last round's model.
@@ -26,7 +29,7 @@ def conclude(
       models: as for `measure`.
     """
     return {
-        "end": {key: report[key] for key in ("perplexity", "loss", "protocol")},
+        "end": {key: report[key] for key in RESULT if key in report},
         "savings": {
             **{key: report[key] for key in round_report.SAVED},
             **measure(prepared, trainer, models),

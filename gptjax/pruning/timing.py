@@ -138,7 +138,7 @@ def _steps(named: _Named) -> _Runs:
 def _decoding(named: _Named) -> _Runs:
     """Greedy decoding after the first tokens of the training text."""
     trainer = named[0][1].trainer
-    prompt = np.asarray(trainer.train_tokens.ids[:8]).tolist()
+    prompt = np.asarray(trainer.task.tokens.ids[:8]).tolist()
 
     def run(variant, maker):
         room = variant.config.n_positions - len(prompt)
@@ -165,7 +165,7 @@ def _trainer_of(trainer: training.Trainer, config: model.Config) -> training.Tra
         trainer.settings,
         config,
         trainer.mesh,
-        train=trainer.train_tokens,
-        valid=None,
+        train=trainer.task.train,
+        valid=trainer.task.valid,
         schedule_steps=trainer.settings.training.steps,
     )

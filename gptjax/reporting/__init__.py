@@ -1,6 +1,12 @@
 """What a run folder tells a reader: tables, pictures, an honest account of savings."""
 
 from gptjax.reporting.benchmarks import write_benchmarks as write_benchmarks
+from gptjax.reporting.classification import (
+    print_classification as print_classification,
+)
+from gptjax.reporting.classification import (
+    write_classification as write_classification,
+)
 from gptjax.reporting.comparison import print_comparison as print_comparison
 from gptjax.reporting.comparison import read_comparison as read_comparison
 from gptjax.reporting.comparison import write_comparison as write_comparison

@@ -4,7 +4,7 @@ import math
 import pathlib
 from typing import Any
 
-from gptjax.reporting import comparison_table, pictures
+from gptjax.reporting import comparison_table, measures, pictures
 
 # Okabe and Ito's palette, darkest first; markers and dashes go on where it ends.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -128,7 +128,7 @@ def _dense_line(plot: Any, dense: Row) -> None:
 
 
 def _finish(drawn: Any, plot: Any, rows: Rows) -> None:
-    pictures.perplexity_axis(plot)
+    measures.PERPLEXITY.label_axis(plot)
     if plot.get_legend_handles_labels()[0]:
         plot.legend(loc="best", fontsize=9)
     protocols = {row["protocol"] for row in rows if row.get("protocol")}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gptjax.pruning.comparing import jobs
-from gptjax.reporting import page, savings, tables
+from gptjax.reporting import measures, page, savings, tables
 
 if TYPE_CHECKING:
     import rich.table
@@ -181,9 +181,9 @@ def _line(group: Rows, dense: Row) -> list[str]:
 
 def spread_text(group: Rows) -> str:
     """The perplexity of a group: mean and, over several seeds, standard deviation."""
-    text = tables.perplexity_text(mean(group, "perplexity"))
+    text = measures.PERPLEXITY.text(mean(group, "perplexity"))
     spread = deviation(group, "perplexity")
-    return text if spread is None else f"{text} ± {tables.perplexity_text(spread)}"
+    return text if spread is None else f"{text} ± {measures.PERPLEXITY.text(spread)}"
 
 
 def _bytes(group: Rows, key: str, whole: int | None) -> str:

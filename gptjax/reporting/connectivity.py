@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptjax import evaluation, files
-from gptjax.reporting import page, pictures, tables
+from gptjax.reporting import measures, page, pictures
 
 if TYPE_CHECKING:
     import rich.table
@@ -87,7 +87,7 @@ def picture(found: evaluation.Connectivity, stem: pathlib.Path) -> None:
 
 def _cells(found: evaluation.Connectivity) -> tuple[list[str], list[list[str]]]:
     rows = [
-        [f"{position:g}", f"{loss:.4f}", tables.perplexity_text(_exp(loss))]
+        [f"{position:g}", f"{loss:.4f}", measures.PERPLEXITY.text(_exp(loss))]
         for position, loss in zip(found.positions, found.losses, strict=True)
     ]
     return ["a", "loss", "perplexity"], rows

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gptjax.reporting import tables
+from gptjax.reporting import measures, tables
 
 if TYPE_CHECKING:
     from matplotlib import axes
@@ -61,10 +61,10 @@ def picture(stem: pathlib.Path, *, width: float, height: float) -> Iterator[Any]
             )
 
 
-def sparsity_perplexity(
+def sparsity(
     rounds: Rounds, stem: pathlib.Path, *, criterion: str, title: str | None = None
 ) -> None:
-    """Perplexity against sparsity: the rounds, their controls, and the dense line.
+    """The rounds' measure against sparsity, with controls and the dense line.
 
     Args:
       rounds: contents of `report.json`, round 0 the dense one.
@@ -72,18 +72,21 @@ def sparsity_perplexity(
       stem: the path without its ending.
     """
     with picture(stem, width=6.4, height=4.2) as drawn:
-        plot = drawn.subplots()
-        _series(plot, rounds, lambda r: r["perplexity"], **_ROUNDS)
+        plot, measure = drawn.subplots(), measures.find(rounds)
+        _series(plot, rounds, measure.of, **_ROUNDS)
         plot.lines[-1].set_label(criterion)
         for kind in tables.controls(rounds):
             style = _CONTROLS.get(kind, {"marker": "d", "label": kind})
             _series(
-                plot, rounds, lambda r, k=kind: tables.control_perplexity(r, k), **style
+                plot,
+                rounds,
+                lambda r, k=kind: measure.of(tables.control(r, k)),
+                **style,
             )
-        dense = next((r["perplexity"] for r in rounds if r["round"] == 0), None)
+        dense = next((measure.of(r) for r in rounds if r["round"] == 0), None)
         if dense is not None:
             plot.axhline(dense, label="dense, trained alike", **DENSE)
-        perplexity_axis(plot)
+        measure.label_axis(plot)
         plot.set_xlabel("sparsity: prunable weights that are zero")
         plot.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         plot.set_xlim(left=-0.02)
@@ -98,7 +101,7 @@ def sparsity_perplexity(
 def training_curves(
     metrics: Sequence[dict[str, Any]], rounds: Rounds, stem: pathlib.Path
 ) -> None:
-    """Training loss and validation perplexity by step, a line for each round.
+    """Training loss and the validation's measure by step, a line for each round.
 
     Args:
       metrics: the lines of `metrics.jsonl`; those of controls are not drawn.
@@ -117,8 +120,9 @@ def training_curves(
             colors.Normalize(0, max(sparsities.values(), default=0) or 1),
             colors.ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256))),
         )
-        panels = drawn.subplots(1, 2)
-        for plot, key in zip(panels, ("loss", "valid_perplexity"), strict=True):
+        panels, measure = drawn.subplots(1, 2), measures.find(metrics, "valid_")
+        valid = f"valid_{measure.key}"
+        for plot, key in zip(panels, ("loss", valid), strict=True):
             for phase, records in sorted(phases.items()):
                 points = [(r["step"], r[key]) for r in records if key in r]
                 if not points:
@@ -127,13 +131,13 @@ def training_curves(
                     *zip(*points, strict=True),
                     color=scale.to_rgba(sparsities.get(phase, 0.0)),
                     linewidth=1.4,
-                    marker="o" if key == "valid_perplexity" else None,
+                    marker="o" if key == valid else None,
                     markersize=4,
                 )
             plot.set_xlabel("step")
-        panels[0].set_ylabel("training loss, nats per token")
-        perplexity_axis(panels[1])
-        panels[1].set_ylabel("validation perplexity")
+        panels[0].set_ylabel(f"training loss, nats per {measure.loss_unit}")
+        measure.label_axis(panels[1])
+        panels[1].set_ylabel(f"validation {measure.key}")
         if len(sparsities) > 1:
             bar = drawn.colorbar(scale, ax=list(panels), label="sparsity of the round")
             bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -184,16 +188,3 @@ def _series(plot: "axes.Axes", rounds: Rounds, value_of: Any, **style: Any) -> N
     points = [(r["sparsity"], value_of(r)) for r in rounds]
     points = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
     plot.plot([x for x, _ in points], [y for _, y in points], **style)
-
-
-def perplexity_axis(plot: "axes.Axes") -> None:
-    """Labels the y axis; logarithmic where the values span more than a factor of 4."""
-    plot.set_ylabel("perplexity")
-    values = [y for line in plot.lines for y in line.get_ydata() if y > 0]
-    if values and max(values) > 4 * min(values):
-        from matplotlib import ticker
-
-        plot.set_yscale("log")
-        plot.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        plot.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        plot.yaxis.set_minor_formatter(ticker.NullFormatter())

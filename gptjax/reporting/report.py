@@ -4,7 +4,9 @@ import pathlib
 import re
 
 from gptjax.reporting import (
+    classification,
     comparison,
+    measures,
     page,
     pictures,
     run_folder,
@@ -44,9 +46,10 @@ def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
         parts += ["## Rounds", tables.markdown(run.rounds).rstrip()]
     last = run.rounds[-1] if run.rounds else {}
     if len(run.rounds) > 1 and last["sparsity"] > 0:
-        stem = folder / "sparsity_perplexity"
-        pictures.sparsity_perplexity(run.rounds, stem, criterion=run.criterion)
-        parts += [page.image("perplexity against sparsity", "sparsity_perplexity")]
+        key = measures.find(run.rounds).key
+        stem = folder / f"sparsity_{key}"
+        pictures.sparsity(run.rounds, stem, criterion=run.criterion)
+        parts += [page.image(f"{key} against sparsity", stem.name)]
         parts += [page.bullets(statements.controls(run))]
         if last.get("sparsity_per_layer"):
             pictures.layer_sparsity(last, folder / "layer_sparsity")
@@ -58,7 +61,7 @@ def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
     if run.metrics:
         pictures.training_curves(run.metrics, run.rounds, folder / "training_curves")
         parts += ["## Training", page.image("training curves", "training_curves")]
-    parts += [_samples(run)]
+    parts += [classification.section(run.summary.get("end"), folder), _samples(run)]
     return page.join(parts)
 
 

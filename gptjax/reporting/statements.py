@@ -1,8 +1,8 @@
-"""What a run came to, in sentences: perplexities, and the verdict of the controls."""
+"""What a run came to, in sentences: how good its models are, and what controls say."""
 
 from typing import Any
 
-from gptjax.reporting import connectivity, run_folder, tables
+from gptjax.reporting import connectivity, measures, run_folder, tables
 
 _CONTROLS = {
     "random": "a random mask with the same number of zeros in every layer",
@@ -12,14 +12,15 @@ _CONTROLS = {
 
 
 def headline(run: run_folder.Run) -> str:
-    """Perplexity at the start, dense, and at the end, with its protocol."""
+    """Perplexity or accuracy at the start, dense, and at the end, with its protocol."""
     steps = []
     start, end = run.summary.get("start"), run.summary.get("end")
+    measure = measures.find([start, end, *run.rounds])
     if start:
         steps.append(("at the start", start))
     if run.rounds:
         first, last = run.rounds[0], run.rounds[-1]
-        if not start or first["perplexity"] != start["perplexity"]:
+        if measure.of(first) != measure.of(start):
             steps.append(("dense, trained", first))
         if last is not first:
             steps.append((_size(run), last))
@@ -27,13 +28,13 @@ def headline(run: run_folder.Run) -> str:
         steps.append(("at the end", end))
     protocols = {result.get("protocol") for _, result in steps} - {None}
     figures = [
-        f"{tables.perplexity_text(result['perplexity'])} {when}"
+        f"{measure.text(measure.of(result))} {when}"
         + (f" ({result['protocol']})" if len(protocols) > 1 else "")
         for when, result in steps
     ]
     if not figures:
         return ""
-    text = f"Perplexity: {', '.join(figures)}."
+    text = f"{measure.key.capitalize()}: {', '.join(figures)}."
     return f"{text} Measured by: {protocols.pop()}." if len(protocols) == 1 else text
 
 
@@ -51,19 +52,20 @@ def controls(run: run_folder.Run) -> list[str]:
     if not run.rounds:
         return []
     last, lines = run.rounds[-1], []
-    own = last["perplexity"]
+    measure = measures.find([last])
+    own = measure.of(last)
     for kind in tables.controls([last]):
-        other = tables.control_perplexity(last, kind)
+        other = measure.of(tables.control(last, kind))
         if other is None or own is None:
             continue
         if kind == "twin":
             lines.append(_twin(last, other))
             continue
-        verdict = "beats" if own < other else "does NOT beat"
+        verdict = "beats" if measure.is_better(own, other) else "does NOT beat"
         lines.append(
             f"At {last['sparsity']:.1%} {run.criterion} pruning {verdict} "
-            f"{_CONTROLS.get(kind, kind)}: perplexity {tables.perplexity_text(own)} "
-            f"against {tables.perplexity_text(other)}."
+            f"{_CONTROLS.get(kind, kind)}: {measure.key} {measure.text(own)} "
+            f"against {measure.text(other)}."
         )
     return lines
 
@@ -72,8 +74,8 @@ def _twin(round_: dict[str, Any], other: float) -> str:
     """How far apart two runs of a round end that saw other batches."""
     text = (
         f"Trained again on other batches the round at {round_['sparsity']:.1%} comes "
-        f"to perplexity {tables.perplexity_text(other)}, after "
-        f"{tables.perplexity_text(round_['perplexity'])}"
+        f"to perplexity {measures.PERPLEXITY.text(other)}, after "
+        f"{measures.PERPLEXITY.text(round_['perplexity'])}"
     )
     barrier = round_["controls"]["twin"].get("barrier")
     if barrier is None:

@@ -2,11 +2,10 @@
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gptjax.reporting import page
+from gptjax.reporting import measures, page
 
 if TYPE_CHECKING:
     import rich.table
@@ -22,33 +21,24 @@ def bytes_text(count: int) -> str:
     return f"{count} bytes"
 
 
-def perplexity_text(value: float | None) -> str:
-    """A perplexity with two decimals; in powers of ten where it is ruined."""
-    if value is None:
-        return "-"
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:.2f}" if value < 1e5 else f"{value:.1e}"
-
-
 def controls(rounds: Rounds) -> list[str]:
     """The kinds of controls that any round has, in the order of their first use."""
     return list(dict.fromkeys(kind for r in rounds for kind in r.get("controls") or ()))
 
 
-def control_perplexity(round_: dict[str, Any], kind: str) -> float | None:
-    """The perplexity of a round's control; None where the round has none."""
-    return ((round_.get("controls") or {}).get(kind) or {}).get("perplexity")
+def control(round_: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    """The result of a round's control; None where the round has none."""
+    return (round_.get("controls") or {}).get(kind)
 
 
 def cells(rounds: Rounds) -> tuple[list[str], list[list[str]]]:
     """Column titles and, for each round, the texts under them.
 
     `sparsity` is of the prunable weights, `of all` of all weights; a control's
-    column is its perplexity; bytes are packed ones and their share of round 0's
-    dense. Runs that cut have the model's shape and number of weights too.
+    column is its perplexity or accuracy; bytes are packed ones and their share of round
+    0's dense. Runs that cut have the model's shape and number of weights too.
     """
-    kinds = controls(rounds)
+    kinds, measure = controls(rounds), measures.find(rounds)
     is_cut = any("shape" in r for r in rounds)
     has_zeros = not is_cut or any(r["zeros"] for r in rounds)
 
@@ -60,9 +50,9 @@ def cells(rounds: Rounds) -> tuple[list[str], list[list[str]]]:
         if has_zeros:
             yield "sparsity", f"{r['sparsity']:.1%}"
             yield "of all", f"{r['model_sparsity']:.1%}"
-        yield "perplexity", perplexity_text(r["perplexity"])
+        yield measure.key, measure.text(measure.of(r))
         for kind in kinds:
-            yield kind, perplexity_text(control_perplexity(r, kind))
+            yield kind, measure.text(measure.of(control(r, kind)))
         share = r["bytes_packed"] / rounds[0]["bytes_dense"]
         yield "bytes packed", f"{bytes_text(r['bytes_packed'])}, {share:.0%}"
 
@@ -90,17 +80,17 @@ def markdown(rounds: Rounds) -> str:
 
 def to_csv(rounds: Rounds) -> str:
     """The figures behind the table, unrounded, one line for each round."""
-    kinds = controls(rounds)
-    keys = ["round", "target_sparsity", "sparsity", "model_sparsity", "perplexity"]
+    kinds, measure = controls(rounds), measures.find(rounds)
+    keys = ["round", "target_sparsity", "sparsity", "model_sparsity", measure.key]
     sizes = ["bytes_dense", "bytes_packed"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*keys, *(f"perplexity_{kind}" for kind in kinds), *sizes])
+    writer.writerow([*keys, *(f"{measure.key}_{kind}" for kind in kinds), *sizes])
     for r in rounds:
         writer.writerow(
             [
                 *(r.get(key) for key in keys),
-                *(control_perplexity(r, kind) for kind in kinds),
+                *(measure.of(control(r, kind)) for kind in kinds),
                 *(r[key] for key in sizes),
             ]
         )

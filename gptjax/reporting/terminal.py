@@ -4,7 +4,14 @@ import pathlib
 
 import jax
 
-from gptjax.reporting import run_folder, savings, statements, tables
+from gptjax.reporting import (
+    classification,
+    page,
+    run_folder,
+    savings,
+    statements,
+    tables,
+)
 
 
 def print_run(folder: str | pathlib.Path) -> None:
@@ -31,6 +38,10 @@ def print_run(folder: str | pathlib.Path) -> None:
         *savings.sentences(run.savings),
     ]:
         console.print(line)
+    end = run.summary.get("end") or {}
+    if "confusion" in end:
+        scores = classification.cells(end["labels"], end["confusion"])
+        console.print(page.rich_table(*scores))
     samples = run.summary.get("samples")
     if samples:
         for when in ("before", "after"):

@@ -100,7 +100,7 @@ class _Fit:
                 mask.delete()
         self.step = int(self.state.step)
         trainer.log.resume(phase.name, self.step - (latest is None))
-        self.pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.pending: tuple[int, Batch, dict[str, jax.Array]] | None = None
         self.result: tuple[int, evaluation.Perplexity] | None = None
         self.change: dict[str, float] = {}
         self.profiler = profiling.Profiler(
@@ -149,7 +149,7 @@ class _Fit:
                     self.step += 1
                     # Read only now, so that the device was given the next step first.
                     self._read_pending()
-                    self.pending = (self.step, metrics)
+                    self.pending = (self.step, batch, metrics)
                     self._update_masks(batch)
                     if self.profiler.is_tracing and self.profiler.is_last(self.step):
                         self._stop_profiling()
@@ -222,8 +222,8 @@ class _Fit:
         self.checkpoints.wait()
 
     def _evaluate(self) -> bool:
-        """Measures perplexity; whether it is the best so far."""
-        if self.trainer.valid_tokens is None:
+        """Measures the model; whether its loss is the best so far."""
+        if not self.trainer.task.is_measured:
             return False
         result = self.trainer.evaluate(self.state.params)
         self.result = (self.step, result)
@@ -233,15 +233,15 @@ class _Fit:
             self.remembered.evaluations_without_better = 0
         else:
             self.remembered.evaluations_without_better += 1
+        figures = result.figures()
         self.trainer.log.write(
             self.phase.name,
             self.step,
-            valid_loss=result.loss,
-            valid_perplexity=result.perplexity,
+            **{f"valid_{name}": value for name, value in figures.items()},
         )
+        name, value = next(iter(figures.items()))
         self.progress.say(
-            f"{self.phase.name} step {self.step}/{self.phase.end} "
-            f"perplexity {result.perplexity:.3f}"
+            f"{self.phase.name} step {self.step}/{self.phase.end} {name} {value:.3f}"
         )
         self._restart_clock()
         return is_better
@@ -256,13 +256,17 @@ class _Fit:
         )
 
     def _restart_clock(self) -> None:
+        """What steps up to the present one took is not counted."""
         self.clock, self.clock_step = time.monotonic(), self.step
+        self.lengths: list[tuple[int, int]] = []
 
     def _read_pending(self) -> None:
         """Fetches, checks and logs the metrics of the last step that was handed out."""
         if self.pending is None:
             return
-        (step, metrics), self.pending = self.pending, None
+        (step, batch, metrics), self.pending = self.pending, None
+        if step > self.clock_step:
+            self.lengths.append((batch["tokens"].size, batch["tokens"].shape[-1]))
         values = {name: float(value) for name, value in metrics.items()}
         if not all(map(math.isfinite, values.values())):
             last = self.checkpoints.latest()
@@ -270,21 +274,18 @@ class _Fit:
             raise errors.UserError(self._diverged(step, values, last))
         is_due = step % self.settings.log_every_steps == 0 or step == self.phase.end
         if is_due:
-            trainer = self.trainer
-            steps = max(step - self.clock_step, 1)
-            tokens = (
-                trainer.settings.training.batch_sequences
-                * trainer.settings.data.sequence_tokens
-            )
-            seconds = time.monotonic() - self.clock
-            values |= self._speed(steps * tokens / seconds)
-            trainer.log.write(self.phase.name, step, **values)
-            self.clock, self.clock_step = time.monotonic(), step
+            values |= self._speed(time.monotonic() - self.clock)
+            self.trainer.log.write(self.phase.name, step, **values)
+            self.clock, self.clock_step, self.lengths = time.monotonic(), step, []
         self.progress.step(step, {**values, **self.change} if is_due else None)
 
-    def _speed(self, tokens_per_second: float) -> dict[str, float]:
-        """Tokens a second, FLOPs over the peak where that is known, and memory."""
-        trainer, found = self.trainer, {"tokens_per_second": tokens_per_second}
+    def _speed(self, seconds: float) -> dict[str, float]:
+        """Tokens a second, FLOPs over the peak where that is known, and memory.
+
+        Of padding too: the machine computes it like any other token.
+        """
+        trainer, tokens = self.trainer, sum(count for count, _ in self.lengths)
+        found = {"tokens_per_second": tokens / seconds}
         peak = utilization.peak_flops(
             trainer.mesh, compute_dtype=self.settings.compute_dtype
         )
@@ -292,9 +293,9 @@ class _Fit:
             flops = utilization.flops_per_token(
                 trainer.model_config,
                 parameters=trainer.parameters(),
-                sequence_tokens=trainer.settings.data.sequence_tokens,
+                sequence_tokens=sum(n * length for n, length in self.lengths) / tokens,
             )
-            found["mfu"] = tokens_per_second * flops / peak
+            found["mfu"] = tokens * flops / seconds / peak
         return {**found, **utilization.memory()}
 
     def _diverged(self, step: int, values: dict[str, float], last: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The language-modelling loss, as a sum and a count."""
+"""The losses of tokens and of texts, from what leaves the model."""
 
 from typing import Any
 
@@ -51,3 +51,16 @@ def next_token_loss(
 def predicted(labels: jax.Array) -> jax.Array:
     """How many of some labels, (..., T), `next_token_loss` counts, int32."""
     return (labels[..., 1:] != IGNORED).sum()
+
+
+def class_nll(logits_BN: jax.Array, classes_B: jax.Array) -> jax.Array:
+    """The negative log-likelihood of each text's class, float32 B, in nats.
+
+    Args:
+      classes_B: numbers of labels; of a row without a class, below 0, it is 0.
+    """
+    is_known_B = classes_B >= 0
+    places_B = jnp.where(is_known_B, classes_B, 0)
+    picked_B = jnp.take_along_axis(logits_BN, places_B[:, None], axis=-1)[:, 0]
+    nll_B = jax.nn.logsumexp(logits_BN, axis=-1) - picked_B
+    return jnp.where(is_known_B, nll_B, 0)

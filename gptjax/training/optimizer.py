@@ -42,7 +42,7 @@ OPTIMIZERS = (
 schedule (fromage, rprop, sm3) or that add noise of their own (noisy_sgd)."""
 
 DECAY_RULES: tree.Rules = (
-    (r".*/(kernel|embedding)", True),
+    (r".*/(kernel|embedding|weight)", True),
     (r".*/(bias|scale)", False),
 )
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import omegaconf
 from jax.sharding import Mesh
 
 from gptjax import config, convert, data, errors, evaluation, files, model, sharding
+from gptjax.training import heads
 from gptjax.training.fit import Phase, fit
 from gptjax.training.trainer import Trainer
 
@@ -45,8 +45,8 @@ class Prepared:
     model_config: model.Config
     mesh: Mesh
     tokenizer: data.Tokenizer
-    train: data.Tokens
-    valid: data.Tokens | None
+    train: data.Tokens | data.Examples
+    valid: data.Tokens | data.Examples | None
 
     def trainer(self, *, schedule_steps: int) -> Trainer:
         """The run's Trainer, with a learning-rate schedule of that length."""
@@ -61,21 +61,25 @@ class Prepared:
 
     def read(self, text: config.Source) -> data.Tokens:
         """The tokens of a further text, cut as the run's own are."""
-        return _read(
+        return data.tokenize(
             text,
-            settings=self.settings,
-            tokenizer=self.tokenizer,
-            vocab_size=self.model_config.vocab_size,
+            self.tokenizer,
+            **_reading(self.settings, self.model_config.vocab_size),
         )
 
     def load_params(self, folder: pathlib.Path | None = None) -> Any:
-        """The float32 params of a Hugging Face folder (the source), on the mesh."""
-        _, params = convert.load(
+        """The float32 params of a model folder (the source), on the mesh.
+
+        A classifier that the folder has not is made anew, by the run's seed.
+        """
+        found, params = convert.load(
             folder or self.source,
             dtype=jnp.float32,
             shardings=lambda shapes: sharding.param_shardings(self.mesh, shapes),
         )
-        return params
+        return heads.fit(
+            params, found, self.model_config, self.mesh, seed=self.settings.seed
+        )
 
     def export(self, folder: pathlib.Path, params: Any) -> None:
         """Writes params as a Hugging Face folder with the source's tokenizer."""
@@ -90,17 +94,24 @@ def prepare(settings: config.Run) -> Prepared:
     source = convert.resolve(settings.model)
     model_config = convert.read_config(source)
     tokenizer = data.Tokenizer(settings.tokenizer or source)
+    facts = tokenizer.facts(data.cache_folder(settings.data.cache_dir))
     data.check_tokenizer(
-        tokenizer.facts(data.cache_folder(settings.data.cache_dir)),
-        model_config.vocab_size,
-        settings.tokenizer or settings.model,
+        facts, model_config.vocab_size, settings.tokenizer or settings.model
     )
-    read = functools.partial(
-        _read,
-        settings=settings,
-        tokenizer=tokenizer,
-        vocab_size=model_config.vocab_size,
-    )
+    given = _reading(settings, model_config.vocab_size)
+    train: data.Tokens | data.Examples
+    valid: data.Tokens | data.Examples | None = None
+    if settings.task.kind == "classification":
+        known = heads.known_labels(model_config, settings.task.name)
+        train, valid = _read_examples(settings, tokenizer, known, given)
+        pad_id = data.padding_id(facts, settings.tokenizer or settings.model)
+        model_config = heads.with_classifier(
+            model_config, settings.task.name, train.labels, pad_id
+        )
+    else:
+        train = data.tokenize(settings.data.train, tokenizer, **given)
+        if settings.data.valid is not None:
+            valid = data.tokenize(settings.data.valid, tokenizer, **given)
     return Prepared(
         settings=settings,
         folder=pathlib.Path(settings.out),
@@ -108,27 +119,45 @@ def prepare(settings: config.Run) -> Prepared:
         model_config=model_config,
         mesh=mesh,
         tokenizer=tokenizer,
-        train=read(settings.data.train),
-        valid=None if settings.data.valid is None else read(settings.data.valid),
+        train=train,
+        valid=valid,
     )
 
 
-def _read(
-    text: config.Source,
-    *,
+def _reading(settings: config.Run, vocab_size: int) -> dict[str, Any]:
+    """How a run's texts become tokens: the keywords of `data.tokenize`."""
+    return {
+        "append_eos": settings.data.append_eos,
+        "workers": settings.data.workers,
+        "cache_dir": settings.data.cache_dir,
+        "vocab_size": vocab_size,
+        "progress": jax.process_index() == 0,
+    }
+
+
+def _read_examples(
     settings: config.Run,
     tokenizer: data.Tokenizer,
-    vocab_size: int,
-) -> data.Tokens:
-    return data.tokenize(
-        text,
-        tokenizer,
-        append_eos=settings.data.append_eos,
-        workers=settings.data.workers,
-        cache_dir=settings.data.cache_dir,
-        vocab_size=vocab_size,
-        progress=jax.process_index() == 0,
-    )
+    labels: tuple[str, ...] | None,
+    given: dict[str, Any],
+) -> tuple[data.Examples, data.Examples]:
+    """Labelled texts to train and to validate on.
+
+    Args:
+      labels: those of the model; None: those of the training texts.
+    """
+    train = data.read_examples(settings.data.train, tokenizer, labels=labels, **given)
+    if settings.data.valid is None:
+        train, valid = data.divide(
+            train, settings.data.valid_fraction, seed=settings.seed
+        )
+    else:
+        valid = data.read_examples(
+            settings.data.valid, tokenizer, labels=train.labels, **given
+        )
+    if settings.data.limit is not None:
+        train = data.limit(train, settings.data.limit, seed=settings.seed)
+    return train, valid
 
 
 @contextlib.contextmanager
@@ -218,15 +247,9 @@ class Trained:
     summary: dict[str, Any]
 
 
-def describe(result: evaluation.Perplexity | None) -> dict[str, Any] | None:
-    """A perplexity with its protocol, as it stands in the JSON of a run folder."""
-    if result is None:
-        return None
-    return {
-        "perplexity": result.perplexity,
-        "loss": result.loss,
-        "protocol": result.protocol(),
-    }
+def describe(result: evaluation.Result | None) -> dict[str, Any] | None:
+    """A result with its protocol, as it stands in the JSON of a run folder."""
+    return None if result is None else result.to_json()
 
 
 def start_summary(prepared: Prepared, trainer: Trainer) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from jax.sharding import Mesh
 
 from gptjax import config as config_lib
 from gptjax import model, sharding
-from gptjax.training import loss as loss_lib
+from gptjax.training import objectives
+from gptjax.training.objectives import Batch
 from gptjax.training.optimizer import Schedule
 from gptjax.training.state import TrainState
 
-Batch = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -30,65 +30,30 @@ def compute_of(settings: config_lib.Training, mesh: Mesh) -> model.Compute:
     )
 
 
-def batch_loss(
-    config: model.Config,
-    params: Any,
-    batch: Batch,
-    *,
-    compute: model.Compute,
-    dropout_key: jax.Array | None = None,
-    weight: jax.Array | float = 1.0,
-) -> tuple[jax.Array, jax.Array]:
-    """The summed loss of a batch times `weight`, and its number of predicted tokens.
-
-    Args:
-      batch: `tokens` and `labels`, and `segments` where documents are kept apart;
-        all (B, T).
-    """
-    x_BTD = model.hidden(
-        config,
-        params,
-        batch["tokens"],
-        compute=compute,
-        dropout_key=dropout_key,
-        segments_BT=batch.get("segments"),
-    )
-    return loss_lib.next_token_loss(
-        config, params, x_BTD, batch["labels"], compute=compute, weight=weight
-    )
-
-
 def mean_gradients(
     config: model.Config,
     params: Any,
     batch: Batch,
     *,
     compute: model.Compute,
+    objective: objectives.Objective = objectives.LANGUAGE,
     dropout_key: jax.Array | None = None,
-) -> tuple[Any, jax.Array, jax.Array]:
-    """The gradient of a batch's mean loss, that loss, and its predicted tokens.
+) -> tuple[Any, jax.Array]:
+    """The gradient of a batch's mean loss, and that loss.
 
     The gradient is that of every weight, pruned ones too.
 
     Args:
-      batch: arrays (A, B, T): A parts, one after the other, to save memory.
+      batch: arrays (A, B, ...): A parts, one after the other, to save memory.
       dropout_key: None: no dropout.
     """
-
-    tokens = loss_lib.predicted(batch["labels"])
-    # In the loss, so that no pass over all gradients has to divide them.
-    weight = 1 / jnp.maximum(tokens, 1).astype(jnp.float32)
+    scale = objective.scale(batch)
 
     def loss_and_grads(batch, key):
         def function(params):
-            return batch_loss(
-                config,
-                params,
-                batch,
-                compute=compute,
-                dropout_key=key,
-                weight=weight,
-            )[0]
+            return objective.loss(
+                config, params, batch, scale, compute=compute, dropout_key=key
+            )
 
         return jax.value_and_grad(function)(params)
 
@@ -106,7 +71,7 @@ def mean_gradients(
             jax.eval_shape(loss_and_grads, *first),
         )
         loss, grads = jax.lax.scan(add, zeros, (batch, keys))[0]
-    return grads, loss, tokens
+    return grads, loss
 
 
 def make_step(
@@ -115,6 +80,7 @@ def make_step(
     schedule: Schedule,
     places: TrainState,
     compute: model.Compute,
+    objective: objectives.Objective = objectives.LANGUAGE,
 ) -> Step:
     """The jitted training step; masks are arguments, so new ones compile nothing.
 
@@ -126,19 +92,21 @@ def make_step(
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`. The state is donated. `batch`
-      holds arrays (A, B, T): A parts whose gradients are accumulated. The dropout
+      holds arrays (A, B, ...): A parts whose gradients are accumulated. The dropout
       of a step depends on `key` and `state.step` alone. Metrics, each a scalar on
-      the device: `loss` in nats a token, `grad_norm` before clipping, `param_norm`
-      after the update, `learning_rate`, `tokens` predicted.
+      the device: `loss` of the objective, in nats, `grad_norm` before clipping,
+      `param_norm` after the update, `learning_rate`, and how many `tokens` were
+      predicted, or what else the objective counts.
     """
     has_dropout = config != config.without_dropout()
 
     def step(state: TrainState, batch: Batch, key: jax.Array):
-        grads, loss, tokens = mean_gradients(
+        grads, loss = mean_gradients(
             config,
             state.params,
             batch,
             compute=compute,
+            objective=objective,
             dropout_key=jax.random.fold_in(key, state.step) if has_dropout else None,
         )
         updates, opt_state = optimizer.update(
@@ -150,7 +118,7 @@ def make_step(
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
             "learning_rate": schedule(state.step),
-            "tokens": tokens,
+            objective.unit: objective.count(batch),
         }
         return TrainState(state.step + 1, params, state.bits, opt_state), metrics
 
@@ -168,17 +136,20 @@ def make_gradients(
     config: model.Config,
     places: TrainState,
     compute: model.Compute,
+    objective: objectives.Objective = objectives.LANGUAGE,
 ) -> Callable[[Any, Batch], Any]:
     """The jitted gradient of every weight, pruned ones too, without dropout.
 
     Returns:
-      `gradients(params, batch)`: of the mean loss of a batch of arrays (A, B, T), as a
+      `gradients(params, batch)`: of the mean loss of arrays (A, B, ...), as a
       tree like `params` of float32, lying as they do.
     """
     config = config.without_dropout()
 
     def gradients(params, batch):
-        return mean_gradients(config, params, batch, compute=compute)[0]
+        return mean_gradients(
+            config, params, batch, compute=compute, objective=objective
+        )[0]
 
     return jax.jit(
         gradients,

@@ -5,12 +5,11 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
-from gptjax.training import logs, state, updates, utilization
+from gptjax.training import logs, state, tasks, updates, utilization
 from gptjax.training import optimizer as optimizer_lib
 from gptjax.training import step as step_lib
 
@@ -27,18 +26,22 @@ class Trainer:
         model_config: model.Config,
         mesh: Mesh,
         *,
-        train: data.Tokens,
-        valid: data.Tokens | None,
+        train: data.Tokens | data.Examples,
+        valid: data.Tokens | data.Examples | None,
         schedule_steps: int,
     ):
         """Prepares, without compiling yet.
 
         Args:
+          train, valid: texts, or labelled ones where the config's task says so.
           schedule_steps: the length of the learning-rate schedule.
         """
         self.settings, self.mesh = settings, mesh
         self.model_config = model_config
-        self.train_tokens, self.valid_tokens = train, valid
+        task = {"language": tasks.Language, "classification": tasks.Classification}
+        self.task: tasks.Task = task[settings.task.kind](
+            settings, model_config, mesh, train=train, valid=valid
+        )
         training = settings.training
         micro_batch = training.batch_sequences // training.accumulation_steps
         sharding.check_batch(
@@ -65,7 +68,6 @@ class Trainer:
             self.prunable = settings.pruning.prunable
             tracks_movement = settings.pruning.criterion == "movement"
         mask_shapes = masks.shapes(self.shapes, self.prunable)
-        self.dtype = jnp.dtype(training.compute_dtype)
         schedule = optimizer_lib.make_schedule(settings.optimizer, steps=schedule_steps)
         self.optimizer = optimizer_lib.make_optimizer(
             settings.optimizer,
@@ -81,10 +83,13 @@ class Trainer:
             schedule,
             self.places,
             compute,
+            self.task.objective,
         )
         self.start = state.make_start(self.optimizer, self.places)
         self.change_masks = updates.make_change(self.optimizer, self.places)
-        self.gradients = step_lib.make_gradients(model_config, self.places, compute)
+        self.gradients = step_lib.make_gradients(
+            model_config, self.places, compute, self.task.objective
+        )
         self.folder = pathlib.Path(settings.out)
         self.is_main = jax.process_index() == 0
         self.log = logs.MetricsLog(self.folder, is_main=self.is_main)
@@ -122,56 +127,19 @@ class Trainer:
         """Masks under which every weight survives."""
         return masks.dense(self.placed_shapes(), self.prunable)
 
-    def evaluate(self, params: Any) -> evaluation.Perplexity:
-        """The perplexity of the validation text, by the protocol of the config."""
-        return evaluation.perplexity(
-            self.model_config, params, self._valid_ids(), **self._protocol()
-        )
+    def evaluate(self, params: Any) -> evaluation.Result:
+        """How good params are, by the validation data and protocol of the config."""
+        return self.task.evaluate(params)
 
-    def connect(
-        self, first: Any, second: Any, *, points: int
-    ) -> evaluation.Connectivity:
-        """The losses of the validation text between two models, by that protocol."""
-        return evaluation.connect(
-            self.model_config,
-            first,
-            second,
-            self._valid_ids(),
-            points=points,
-            **self._protocol(),
-        )
-
-    def _valid_ids(self) -> np.ndarray:
-        assert self.valid_tokens is not None
-        return self.valid_tokens.ids[: self.settings.evaluation.limit_tokens]
-
-    def _protocol(self) -> dict[str, Any]:
-        protocol, valid = self.settings.evaluation, self.settings.data.valid
-        assert valid is not None
-        context = protocol.context_tokens or self.model_config.n_positions
-        return {
-            "context": context,
-            "stride": protocol.stride_tokens or context,
-            "batch_sequences": protocol.batch_sequences,
-            "dtype": self.dtype,
-            "mesh": self.mesh,
-            "text": valid.name,
-        }
-
-    def batches(self, stream: int) -> data.Batches:
+    def batches(self, stream: int) -> data.Batches | data.ExampleBatches:
         """The endless batches of a stream, this process's share of each."""
         # A seed that two streams share by chance would repeat a round's batches.
         mixed = np.random.SeedSequence([self.settings.seed, stream])
         process_index, process_count = data.process_share(
             sharding.batch_sharding(self.mesh)
         )
-        return data.Batches(
-            self.train_tokens,
-            sequence_tokens=self.settings.data.sequence_tokens,
-            batch_sequences=self.settings.training.batch_sequences,
-            accumulation_steps=self.settings.training.accumulation_steps,
+        return self.task.batches(
             seed=int(mixed.generate_state(1)[0]),
-            respect_documents=self.settings.data.respect_documents,
             process_index=process_index,
             process_count=process_count,
         )

@@ -13,8 +13,8 @@ _STATUS = pathlib.Path("/proc/self/status")
 
 
 def flops_per_token(
-    config: model.Config, *, parameters: int, sequence_tokens: int
-) -> int:
+    config: model.Config, *, parameters: int, sequence_tokens: float
+) -> float:
     """The FLOPs of one training step for each of its tokens: 6 N + 12 L D T.
 
     N is the number of weights, each of which takes part in one multiplication and one

@@ -19,7 +19,12 @@ class TinyTexts(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
-        features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+        features = tfds.features.FeaturesDict(
+            {
+                "text": tfds.features.Text(),
+                "label": tfds.features.ClassLabel(names=["odd", "even"]),
+            }
+        )
         return self.dataset_info_from_configs(features=features)
 
     def _split_generators(self, manager):
@@ -28,7 +33,7 @@ class TinyTexts(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, count):
         for n in range(count):
-            yield n, {"text": f"text {n} é"}
+            yield n, {"text": f"text {n} é", "label": ("even", "odd")[n % 2]}
 '''
 BUILD = """
 import sys
@@ -88,6 +93,14 @@ def test_a_built_data_set_is_read_without_tensorflow(data_dir):
     )
     # TFDS shuffles as it writes.
     assert sorted(texts) == [f"text {n} é" for n in range(10)]
+
+
+def test_class_labels_have_their_names(data_dir):
+    """They are stored as numbers."""
+    source = config.Source(path="tiny_texts", split="train", data_dir=str(data_dir))
+    for document in sources.open_corpus(source, labelled=True).read():
+        number = int(document.text.split()[1])
+        assert document.label == ("even", "odd")[number % 2]
 
 
 def test_versions_slices_and_folders_name_the_same_data(data_dir):

@@ -230,22 +230,20 @@ def test_a_mesh_changes_neither_loss_nor_gradients(sizes):
         n_layer=2, n_embd=16, n_head=2, vocab_size=41, n_positions=12,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
-    batch = {k: v[0] for k, v in some_batch(vocabulary=41).items()}
+    batch = {k: v[:1] for k, v in some_batch(vocabulary=41).items()}
 
     def loss_and_grads(mesh):
         params = model.init(jax.random.key(0), gpt)
         params = jax.device_put(params, sharding.param_shardings(mesh, params))
-        placed = jax.device_put(
-            batch, jax.sharding.NamedSharding(mesh, jax.P(sharding.BATCH_AXES))
-        )
+        placed = jax.device_put(batch, sharding.batch_sharding(mesh))
 
-        def mean(params):
-            total, count = step.batch_loss(
+        @jax.jit
+        def run(params):
+            return step.mean_gradients(
                 gpt, params, placed, compute=model.Compute(mesh=mesh)
             )
-            return total / count
 
-        value, grads = jax.jit(jax.value_and_grad(mean))(params)
+        grads, value = run(params)
         return float(value), jax.tree.map(np.asarray, grads)
 
     expected_loss, expected = loss_and_grads(mesh_of())

@@ -40,6 +40,11 @@ def run(
         raise errors.UserError(
             "pruning: a comparison takes it from its methods; leave it out"
         )
+    if settings.task.kind != "language":
+        raise errors.UserError(
+            f"task.kind: {settings.task.kind}; rows are compared by perplexity, which "
+            "only language has"
+        )
     if settings.data.valid is None:
         raise errors.UserError("data.valid: missing; rows are compared by perplexity")
     planned = jobs_lib.planned(settings)

@@ -75,7 +75,7 @@ def scores(
 
     def score(params, batch):
         # Recomputed activations: here memory counts for more than time.
-        gradients, _, _ = step.mean_gradients(
+        gradients, _ = step.mean_gradients(
             config.without_dropout(),
             params,
             batch,

@@ -1,0 +1,204 @@
+"""Labelled texts: read, checked, divided."""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from gptjax import config, errors
+from gptjax.data import sources, tokenization
+from gptjax.data.tokenizer import Tokenizer
+from gptjax.data.tokens import Tokens
+
+UNKNOWN = -100
+"""The class of a row that fills a batch up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Tokenized texts, each of one class."""
+
+    tokens: Tokens
+    """Of all texts of the source, a document each."""
+    rows: np.ndarray
+    """(N,) int64: which documents these are; rising."""
+    classes: np.ndarray
+    """(N,) int32: numbers of labels."""
+    labels: tuple[str, ...]
+    """What the numbers stand for."""
+    name: str = "the texts"
+    """What reports call them."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64: the tokens of each text."""
+        ends = np.append(self.tokens.document_starts[1:], len(self.tokens))
+        return (ends - self.tokens.document_starts)[self.rows]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many texts there are of each class, int64."""
+        return np.bincount(self.classes, minlength=len(self.labels))
+
+    @property
+    def checksum(self) -> int:
+        """Of texts and classes, to tell that a run resumes on the same ones."""
+        known = zlib.crc32(self.rows.tobytes(), self.tokens.checksum)
+        return zlib.crc32(self.classes.tobytes(), known)
+
+    def ids(self, number: int) -> np.ndarray:
+        """The token ids of a text, counted from 0 among these."""
+        start = self.tokens.document_starts[self.rows[number]]
+        return self.tokens.ids[start : start + self.lengths[number]]
+
+    def take(self, numbers: np.ndarray) -> "Examples":
+        """Those of the given numbers, in their order of the source."""
+        numbers = np.sort(numbers)
+        return dataclasses.replace(
+            self, rows=self.rows[numbers], classes=self.classes[numbers]
+        )
+
+
+def read_examples(
+    source: config.Source,
+    tokenizer: Tokenizer,
+    *,
+    labels: Sequence[str] | None,
+    append_eos: bool,
+    workers: int,
+    cache_dir: str | None,
+    vocab_size: int | None,
+    progress: bool,
+) -> Examples:
+    """The labelled texts of a source; tokens as `tokenize` gives them.
+
+    Args:
+      labels: those that there may be; None: whichever there are, in the order of
+        numbers, if all are whole numbers, else of the alphabet.
+
+    Raises:
+      UserError: one line naming file and place: no label, another one, an empty text.
+    """
+    found = []
+    for document in sources.open_corpus(source, labelled=True).read():
+        text = document.text
+        if not (text if isinstance(text, str) else "".join(text)).strip():
+            raise errors.UserError(f"{document.place}: an empty text has no class")
+        if labels is not None and document.label not in labels:
+            raise errors.UserError(
+                f"{document.place}: label {document.label!r} is none of those that the "
+                f"model has: {', '.join(labels)}"
+            )
+        found.append(document.label)
+    if labels is None:
+        labels = sorted(set(found), key=_order)
+        if len(labels) < 2:
+            raise errors.UserError(
+                f"{source.path}: all texts have the label {''.join(labels)!r}; there "
+                "is nothing to tell apart"
+            )
+    tokens = tokenization.tokenize(
+        source,
+        tokenizer,
+        append_eos=append_eos,
+        workers=workers,
+        cache_dir=cache_dir,
+        vocab_size=vocab_size,
+        progress=progress,
+    )
+    if len(tokens.document_starts) != len(found):
+        raise errors.UserError(
+            f"{source.path}: {len(found) - len(tokens.document_starts)} of its texts "
+            "have no tokens, so that they cannot be classified"
+        )
+    numbers = {label: number for number, label in enumerate(labels)}
+    return Examples(
+        tokens=tokens,
+        rows=np.arange(len(found)),
+        classes=np.array([numbers[label] for label in found], np.int32),
+        labels=tuple(labels),
+        name=source.name,
+    )
+
+
+def tokenize_texts(
+    texts: Sequence[str], tokenizer: Tokenizer, *, labels: Sequence[str]
+) -> Examples:
+    """Texts at hand, tokenized, of no class that is known.
+
+    Raises:
+      UserError: an empty text.
+    """
+    for number, text in enumerate(texts):
+        if not text.strip():
+            raise errors.UserError(f"text {number + 1}: an empty text has no class")
+    ids = [np.array(e.ids, np.int32) for e in tokenizer.backend.encode_batch(texts)]
+    ends = np.cumsum([len(text) for text in ids])
+    tokens = Tokens(
+        ids=np.concatenate([*ids, np.zeros(0, np.int32)]),
+        document_starts=np.concatenate([[0], ends[:-1]]).astype(np.int64),
+        bytes=sum(len(text.encode()) for text in texts),
+    )
+    classes = np.full(len(texts), UNKNOWN, np.int32)
+    return Examples(tokens, np.arange(len(texts)), classes, tuple(labels))
+
+
+def _order(label: str) -> tuple[bool, int, str]:
+    """Whole numbers by their size, before words."""
+    is_number = label.lstrip("-").isdecimal()
+    return not is_number, int(label) if is_number else 0, label
+
+
+def divide(
+    examples: Examples, fraction: float, *, seed: int
+) -> tuple[Examples, Examples]:
+    """Examples in two, the second with a fraction of them, of every class the same.
+
+    Raises:
+      UserError: a class with fewer than two texts.
+    """
+    rng = np.random.default_rng([seed, 0])
+    second = []
+    for number, label in enumerate(examples.labels):
+        places = np.flatnonzero(examples.classes == number)
+        if len(places) < 2:
+            raise errors.UserError(
+                f"{examples.name}: {len(places)} text of label {label!r}; to train and "
+                "to validate takes two; give data.valid"
+            )
+        count = min(max(1, round(fraction * len(places))), len(places) - 1)
+        second.append(rng.permutation(places)[:count])
+    chosen = np.concatenate(second)
+    rest = np.setdiff1d(np.arange(len(examples)), chosen)
+    part = examples.take(chosen)
+    return examples.take(rest), dataclasses.replace(
+        part, name=f"{examples.name}, {len(part) / len(examples):.0%} of it"
+    )
+
+
+def limit(examples: Examples, count: int, *, seed: int) -> Examples:
+    """So many examples drawn at random, each class's share as it was, or all of them.
+
+    A larger count holds those of a smaller one, by the same seed.
+
+    Raises:
+      UserError: fewer than there are classes.
+    """
+    if count >= len(examples):
+        return examples
+    if count < len(examples.labels):
+        raise errors.UserError(
+            f"data.limit: {count} texts cannot show {len(examples.labels)} labels"
+        )
+    rng = np.random.default_rng([seed, 1])
+    order = rng.permutation(len(examples))
+    # The nth of its class comes when n of so many are due: shares hold at any count.
+    ranks = np.empty(len(examples))
+    for number, total in enumerate(examples.counts):
+        places = order[examples.classes[order] == number]
+        ranks[places] = (np.arange(len(places)) + 0.5) / max(total, 1)
+    return examples.take(order[np.argsort(ranks[order], kind="stable")][:count])

@@ -1,0 +1,115 @@
+"""How a classifier's labels fare: a table of scores, a map of what it confuses."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from gptjax import evaluation, files
+from gptjax.reporting import page, pictures
+
+_FEW = 12
+"""Up to so many labels, counts stand in the map."""
+
+
+def section(result: dict[str, Any] | None, folder: pathlib.Path) -> str:
+    """Both in Markdown, of a result as `summary.json` keeps it; the map is drawn into
+    `folder`. Nothing where the result is none of a classifier.
+    """
+    if not result or "confusion" not in result:
+        return ""
+    draw(result["labels"], result["confusion"], folder / "confusion")
+    scores = page.table(*cells(result["labels"], result["confusion"]))
+    return page.join(
+        ["## Labels", scores.rstrip(), page.image("labels confused", "confusion")]
+    ).rstrip()
+
+
+def cells(
+    labels: list[str], confusion: list[list[int]]
+) -> tuple[list[str], list[list[str]]]:
+    """Column titles and, for each label and the mean of all, the texts under them."""
+    scores = evaluation.label_scores(labels, confusion)
+    mean = evaluation.weighted_scores(scores)
+    titles = ["label", "precision", "recall", "F1", "texts"]
+    rows = [
+        [name, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.texts:,}"]
+        for name, s in [*scores.items(), ("weighted mean", mean)]
+    ]
+    return titles, rows
+
+
+def counts(
+    labels: list[str], confusion: list[list[int]]
+) -> tuple[list[str], list[list[str]]]:
+    """The confusion itself as a table: true labels down, given ones across."""
+    rows = [
+        [label, *(f"{count:,}" for count in row)]
+        for label, row in zip(labels, confusion, strict=True)
+    ]
+    return ["true \\ given", *labels], rows
+
+
+def draw(labels: list[str], confusion: list[list[int]], stem: pathlib.Path) -> None:
+    """A map of the fraction of each true label's texts that were given each label."""
+    values = np.array(confusion, np.float64)
+    shares = values / np.maximum(values.sum(1, keepdims=True), 1)
+    side = 2.2 + 0.6 * min(len(labels), 20)
+    with pictures.picture(stem, width=side + 1.4, height=side) as drawn:
+        plot = drawn.subplots()
+        shown = plot.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+        plot.grid(visible=False)
+        plot.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+        plot.set_yticks(range(len(labels)), labels)
+        plot.set_xlabel("given")
+        plot.set_ylabel("true")
+        if len(labels) <= _FEW:
+            for (row, column), share in np.ndenumerate(shares):
+                plot.text(
+                    column,
+                    row,
+                    f"{confusion[row][column]:,}",
+                    ha="center",
+                    va="center",
+                    color="black" if share > 0.6 else "white",
+                )
+        bar = drawn.colorbar(shown, ax=plot, label="of the texts of a true label")
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+def print_classification(result: evaluation.Classification) -> None:
+    """Prints scores, confusion and protocol."""
+    import rich.console
+
+    console = rich.console.Console(highlight=False, markup=False, emoji=False)
+    confusion = [list(row) for row in result.confusion]
+    for titles, rows in (
+        cells(list(result.labels), confusion),
+        counts(list(result.labels), confusion),
+    ):
+        console.print(page.rich_table(titles, rows))
+    console.print(
+        f"accuracy   {result.accuracy:.4f} ({result.loss:.5f} nats a text)\n"
+        f"F1         {result.weighted.f1:.4f}\n"
+        f"protocol   {result.protocol()}"
+    )
+
+
+def write_classification(
+    folder: str | pathlib.Path, result: evaluation.Classification
+) -> pathlib.Path:
+    """Writes a page, its picture and its figures into a folder; `classification.md`."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = result.to_json()
+    files.write_json(folder / "classification.json", figures)
+    text = page.join(
+        [
+            f"# {result.text}",
+            f"Accuracy {result.accuracy:.4f}, F1 {result.weighted.f1:.4f}, "
+            f"{result.loss:.4f} nats a text. Measured by: {result.protocol()}.",
+            section(figures, folder),
+        ]
+    )
+    files.write_text(folder / "classification.md", text)
+    return folder / "classification.md"

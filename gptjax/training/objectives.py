@@ -1,0 +1,135 @@
+"""What a training step makes smaller: the mean loss of a batch, by the task."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from gptjax import data, model
+from gptjax.training import loss as loss_lib
+
+Batch = dict[str, jax.Array]
+
+
+class Objective(Protocol):
+    """The loss of a batch as a sum over its parts. Hashable: a step compiles for it."""
+
+    unit: str
+    """What `count` counts, in metrics."""
+
+    def count(self, batch: Batch) -> jax.Array:
+        """How many there are in a batch of arrays (..., T), int32."""
+        ...
+
+    def scale(self, batch: Batch) -> Any:
+        """What `loss` needs to know of the whole batch, to be a share of its mean."""
+        ...
+
+    def loss(
+        self,
+        config: model.Config,
+        params: Any,
+        part: Batch,
+        scale: Any,
+        *,
+        compute: model.Compute,
+        dropout_key: jax.Array | None,
+    ) -> jax.Array:
+        """The loss of a part (B, T), float32: those of all parts add up to the mean."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelling:
+    """The mean negative log-likelihood of the next token, in nats.
+
+    Batches hold `tokens` and `labels`, and `segments` where documents are kept apart;
+    all (..., T).
+    """
+
+    unit = "tokens"
+
+    def count(self, batch: Batch) -> jax.Array:
+        return loss_lib.predicted(batch["labels"])
+
+    def scale(self, batch: Batch) -> jax.Array:
+        # In the loss, so that no pass over all gradients has to divide them.
+        return 1 / jnp.maximum(self.count(batch), 1).astype(jnp.float32)
+
+    def loss(self, config, params, part, scale, *, compute, dropout_key):
+        x_BTD = model.hidden(
+            config,
+            params,
+            part["tokens"],
+            compute=compute,
+            dropout_key=dropout_key,
+            segments_BT=part.get("segments"),
+        )
+        return loss_lib.next_token_loss(
+            config, params, x_BTD, part["labels"], compute=compute, weight=scale
+        )[0]
+
+
+LANGUAGE = LanguageModelling()
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """The mean cross-entropy of the classes of texts, in nats, weighted by class.
+
+    As `torch.nn.CrossEntropyLoss` has it: with weights, their sum and not the number
+    of texts divides. `language_weight` adds so many times the language-modelling loss
+    of the same texts (Radford et al., "Improving Language Understanding by Generative
+    Pre-Training", 2018, section 3.2).
+
+    Batches hold `tokens` (..., T) and `classes` (...), -100 for a row without a class.
+    """
+
+    classifier: str
+    class_weights: tuple[float, ...] | None = None
+    """None: 1 for each class."""
+    language_weight: float = 0.0
+
+    unit = "texts"
+
+    def count(self, batch: Batch) -> jax.Array:
+        return (batch["classes"] != data.UNKNOWN).sum()
+
+    def scale(self, batch: Batch) -> dict[str, jax.Array]:
+        scales = {"classes": 1 / jnp.maximum(self._weights(batch).sum(), 1e-9)}
+        if self.language_weight:
+            scales["tokens"] = self.language_weight * LANGUAGE.scale(batch)
+        return scales
+
+    def loss(self, config, params, part, scale, *, compute, dropout_key):
+        x_BTD = model.hidden(
+            config, params, part["tokens"], compute=compute, dropout_key=dropout_key
+        )
+        logits_BN = model.label_logits(
+            config,
+            params,
+            x_BTD,
+            part["tokens"],
+            classifier=self.classifier,
+            compute=compute,
+        )
+        nll_B = loss_lib.class_nll(logits_BN, part["classes"])
+        total = (nll_B * self._weights(part) * scale["classes"]).sum()
+        if self.language_weight:
+            total += loss_lib.next_token_loss(
+                config,
+                params,
+                x_BTD,
+                part["labels"],
+                compute=compute,
+                weight=scale["tokens"],
+            )[0]
+        return total
+
+    def _weights(self, batch: Batch) -> jax.Array:
+        classes = batch["classes"]
+        if self.class_weights is None:
+            return (classes != data.UNKNOWN).astype(jnp.float32)
+        weights = jnp.asarray(self.class_weights, jnp.float32)
+        return jnp.where(classes != data.UNKNOWN, weights[classes], 0)
