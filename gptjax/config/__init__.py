@@ -20,6 +20,7 @@ from gptjax.config.pruning import Updates as Updates
 from gptjax.config.run import Run as Run
 from gptjax.config.sections import Calibration as Calibration
 from gptjax.config.sections import Data as Data
+from gptjax.config.sections import Distillation as Distillation
 from gptjax.config.sections import Evaluation as Evaluation
 from gptjax.config.sections import Mesh as Mesh
 from gptjax.config.sections import Optimizer as Optimizer

@@ -25,6 +25,7 @@ class Run(Section):
     optimizer: sections.Optimizer = sections.Optimizer()
     evaluation: sections.Evaluation = sections.Evaluation()
     calibration: sections.Calibration = sections.Calibration()
+    distillation: sections.Distillation | None = None
     pruning: Pruning | None = None
     compare: Compare | None = None
 
@@ -49,6 +50,22 @@ class Run(Section):
             raise ValueError(
                 "pruning.controls: twin compares losses of tokens; with task.kind "
                 "classification leave it out"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _teacher_fits(self):
+        if self.distillation is None:
+            return self
+        is_dense = self.distillation.teacher == "dense"
+        if is_dense and self.pruning is None and self.compare is None:
+            raise ValueError(
+                "distillation.teacher: dense is what round 0 of a pruning run ends "
+                "with; to train, name a model"
+            )
+        if self.task.language_weight:
+            raise ValueError(
+                "distillation: does not go with task.language_weight; leave one out"
             )
         return self
 

@@ -16,10 +16,15 @@ from gptjax.model.compute import REMAT as REMAT
 from gptjax.model.compute import Compute as Compute
 from gptjax.model.config import Classifier as Classifier
 from gptjax.model.config import Config as Config
+from gptjax.model.gpt import Inside as Inside
+from gptjax.model.gpt import Teaching as Teaching
 from gptjax.model.gpt import apply as apply
+from gptjax.model.gpt import distilled_loss as distilled_loss
 from gptjax.model.gpt import hidden as hidden
+from gptjax.model.gpt import hidden_and_inside as hidden_and_inside
 from gptjax.model.gpt import init as init
 from gptjax.model.gpt import init_classifier as init_classifier
+from gptjax.model.gpt import is_text as is_text
 from gptjax.model.gpt import label_logits as label_logits
 from gptjax.model.gpt import logits as logits
 from gptjax.model.gpt import shapes as shapes

@@ -126,6 +126,24 @@ def _gather_slopes(upcast, rate, kept, slope_BHTK):
 _gather.defvjp(_gathered, _gather_slopes)
 
 
+def log_weights(
+    q_BHTK: jax.Array,
+    k_BHSK: jax.Array,
+    segments_BT: jax.Array | None,
+    *,
+    scale: jax.Array | float,
+) -> jax.Array:
+    """The logarithms of attention weights, float32 BHTS, by the plain formula.
+
+    Where a query does not see a key they are large and negative, but finite.
+    """
+    places_T = jnp.arange(q_BHTK.shape[2])
+    segments = None if segments_BT is None else (segments_BT, segments_BT)
+    mask_BTS = visible(places_T, places_T, segments, None)
+    scores_BHTS = _scores(True, q_BHTK, k_BHSK, mask_BTS, scale)
+    return jax.nn.log_softmax(scores_BHTS)
+
+
 def scale_of(config: Config, layer: jax.Array | int) -> jax.Array | float:
     """What the attention scores of layer number `layer` are multiplied by."""
     scale = config.head_width**-0.5 if config.scale_attn_weights else 1.0

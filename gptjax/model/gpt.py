@@ -6,7 +6,7 @@ weight, so that tables, masks, checkpoints and compile time do not grow with dep
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +98,64 @@ def hidden(
     segments_BT: jax.Array | None = None,
 ) -> jax.Array:
     """What leaves the last block, BTD; the arguments are those of `apply`."""
+    return _run(
+        config,
+        params,
+        tokens_BT,
+        compute=compute,
+        dropout_key=dropout_key,
+        segments_BT=segments_BT,
+    )[0]
+
+
+class Inside(NamedTuple):
+    """What goes on in each layer: what a student is to do as its teacher does."""
+
+    states_LBTD: jax.Array | None
+    """What leaves the layers' blocks."""
+    attention_LBHTS: jax.Array | None
+    """The logarithms of the layers' attention weights, float32."""
+
+
+def hidden_and_inside(
+    config: Config,
+    params: Params,
+    tokens_BT: jax.Array,
+    *,
+    compute: Compute,
+    states: bool,
+    attention: bool,
+    dropout_key: jax.Array | None = None,
+    segments_BT: jax.Array | None = None,
+) -> tuple[jax.Array, Inside]:
+    """`hidden`, and what is asked for of the inside, which takes memory in every layer.
+
+    Args:
+      states, attention: which are wanted; attention weights are those before dropout.
+    """
+    return _run(
+        config,
+        params,
+        tokens_BT,
+        compute=compute,
+        dropout_key=dropout_key,
+        segments_BT=segments_BT,
+        states=states,
+        attends=attention,
+    )
+
+
+def _run(
+    config,
+    params,
+    tokens_BT,
+    *,
+    compute,
+    dropout_key,
+    segments_BT,
+    states=False,
+    attends=False,
+):
     length = tokens_BT.shape[1]
     if length > config.n_positions:
         raise ValueError(
@@ -128,23 +186,30 @@ def hidden(
         block_params, layer, layer_keys = per_layer
         attn_key, *residual_keys = (None,) * 3 if layer_keys is None else layer_keys
         block = merge(block_def, block_params)
-        x_BTD = block(
-            x_BTD,
-            lambda q, k, v: attend(q, k, v, layer, attn_key),
-            tuple(residual_keys),
-        )
-        return compute.split_residual(x_BTD), None
+        weights_BHTS = None
+
+        def attend_here(q, k, v):
+            nonlocal weights_BHTS
+            if attends:
+                weights_BHTS = attention.log_weights(
+                    q, k, segments_BT, scale=attention.scale_of(config, layer)
+                )
+            return attend(q, k, v, layer, attn_key)
+
+        x_BTD = block(x_BTD, attend_here, tuple(residual_keys))
+        x_BTD = compute.split_residual(x_BTD)
+        return x_BTD, Inside(x_BTD if states else None, weights_BHTS)
 
     x_BTD = outside.embed_tokens(tokens_BT, positions_BT)
     x_BTD = compute.split_residual(dropout.apply(config.embd_pdrop, x_BTD, embed_key))
-    x_BTD, _ = jax.lax.scan(
+    x_BTD, inside = jax.lax.scan(
         jax.checkpoint(run_block, policy=_policy(compute.remat), prevent_cse=False),
         x_BTD,
         (params["blocks"], jnp.arange(config.n_layer), block_keys),
         unroll=min(compute.unroll, config.n_layer),
     )
     # Else the loss, which splits time over `tensor`, makes every block do so too.
-    return compute.split_residual(x_BTD)
+    return compute.split_residual(x_BTD), inside
 
 
 def apply(
@@ -213,6 +278,12 @@ def label_logits(
     return trunk(config, params, compute).label_logits(x_BD, classifier)
 
 
+def is_text(config: Config, tokens_BT: jax.Array, classifier: str) -> jax.Array:
+    """Whether a place comes no later than its text's last token, bool BT."""
+    last_B = _last_tokens(tokens_BT, config.classifier(classifier).pad_token_id)
+    return jnp.arange(tokens_BT.shape[1])[None] <= last_B[:, None]
+
+
 def _last_tokens(tokens_BT: jax.Array, pad_token_id: int | None) -> jax.Array:
     """The place of each text's last token that is no padding; 0 where all are."""
     places_T = jnp.arange(tokens_BT.shape[1])
@@ -254,6 +325,47 @@ def total_loss(
     outside = trunk(config, params, compute)
     return cross_entropy.total(
         outside.ln_f(x_BTD), outside.head_VD, targets_BT, weights_BT, compute
+    )
+
+
+class Teaching(NamedTuple):
+    """A teacher's part in `distilled_loss`."""
+
+    config: Config
+    params: Params
+    x_BTD: jax.Array
+    """What left its last block, of the same tokens."""
+    weights_BT: jax.Array
+    """What the divergence of a place counts, float32."""
+    temperature: float
+
+
+def distilled_loss(
+    config: Config,
+    params: Params,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+    teaching: Teaching,
+    *,
+    compute: Compute,
+) -> jax.Array:
+    """`total_loss`, and the student's divergence from a teacher of its vocabulary.
+
+    See `cross_entropy.distilled`.
+    """
+    outside = trunk(config, params, compute)
+    teacher = trunk(teaching.config, teaching.params, compute)
+    return cross_entropy.distilled(
+        outside.ln_f(x_BTD),
+        outside.head_VD,
+        targets_BT,
+        weights_BT,
+        cross_entropy.Teacher(
+            teacher.ln_f(teaching.x_BTD), teacher.head_VD, teaching.weights_BT
+        ),
+        teaching.temperature,
+        compute,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gptjax import files, masks, sharding
 from gptjax.pruning import (
@@ -259,5 +260,5 @@ def _how_to_read(context: Context) -> dict[str, Any]:
     return {
         "mesh": context.trainer.mesh,
         "batch_sequences": context.prepared.settings.calibration.batch_sequences,
-        "dtype": context.trainer.dtype,
+        "dtype": jnp.dtype(context.prepared.settings.training.compute_dtype),
     }

@@ -94,4 +94,4 @@ def _unpruned_start(context: Context, number: int) -> Any:
 
 def _barrier(context: Context, number: int, twin: Any) -> float:
     own = context.prepared.load_params(context.model_of(number))
-    return context.trainer.connect(own, twin, points=_POINTS).barrier
+    return context.trainer.task.connect(own, twin, points=_POINTS).barrier

@@ -154,6 +154,7 @@ def _train_round(
         params = masks.apply_in_place(load_params(), weight_masks)
         result = trainer.evaluate(params)
     else:
+        context.prepared.teach(trainer, context.model_of(0) if this.number else None)
         state, result = training.fit(
             trainer, phase, load_params=load_params, weight_masks=weight_masks
         )

@@ -34,18 +34,24 @@ def next_token_loss(
     Returns:
       float32 nats, and an int32 count.
     """
-    # The labels move and not what predicts them, which is larger.
-    targets_BT = jnp.roll(labels_BT, -1, axis=1).at[:, -1].set(IGNORED)
-    is_predicted_BT = targets_BT != IGNORED
+    targets_BT, is_predicted_BT = targets(labels_BT)
     total = model.total_loss(
         config,
         params,
         x_BTD,
-        jnp.where(is_predicted_BT, targets_BT, 0),
+        targets_BT,
         jnp.where(is_predicted_BT, jnp.float32(weight), 0),
         compute=compute,
     )
     return total, is_predicted_BT.sum()
+
+
+def targets(labels_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What each place predicts, token ids BT, and whether it counts."""
+    # The labels move and not what predicts them, which is larger.
+    targets_BT = jnp.roll(labels_BT, -1, axis=1).at[:, -1].set(IGNORED)
+    is_predicted_BT = targets_BT != IGNORED
+    return jnp.where(is_predicted_BT, targets_BT, 0), is_predicted_BT
 
 
 def predicted(labels: jax.Array) -> jax.Array:
@@ -64,3 +70,8 @@ def class_nll(logits_BN: jax.Array, classes_B: jax.Array) -> jax.Array:
     picked_B = jnp.take_along_axis(logits_BN, places_B[:, None], axis=-1)[:, 0]
     nll_B = jax.nn.logsumexp(logits_BN, axis=-1) - picked_B
     return jnp.where(is_known_B, nll_B, 0)
+
+
+def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """KL(p || q) in nats, over the last axis of logarithms of two distributions."""
+    return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)

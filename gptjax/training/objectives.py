@@ -35,8 +35,13 @@ class Objective(Protocol):
         *,
         compute: model.Compute,
         dropout_key: jax.Array | None,
+        frozen: Any = None,
     ) -> jax.Array:
-        """The loss of a part (B, T), float32: those of all parts add up to the mean."""
+        """The loss of a part (B, T), float32: those of all parts add up to the mean.
+
+        Args:
+          frozen: arrays that are not trained, a teacher's.
+        """
         ...
 
 
@@ -57,7 +62,8 @@ class LanguageModelling:
         # In the loss, so that no pass over all gradients has to divide them.
         return 1 / jnp.maximum(self.count(batch), 1).astype(jnp.float32)
 
-    def loss(self, config, params, part, scale, *, compute, dropout_key):
+    def loss(self, config, params, part, scale, *, compute, dropout_key, frozen=None):
+        del frozen
         x_BTD = model.hidden(
             config,
             params,
@@ -97,12 +103,13 @@ class Classification:
         return (batch["classes"] != data.UNKNOWN).sum()
 
     def scale(self, batch: Batch) -> dict[str, jax.Array]:
-        scales = {"classes": 1 / jnp.maximum(self._weights(batch).sum(), 1e-9)}
+        scales = {"classes": 1 / jnp.maximum(self.weights(batch).sum(), 1e-9)}
         if self.language_weight:
             scales["tokens"] = self.language_weight * LANGUAGE.scale(batch)
         return scales
 
-    def loss(self, config, params, part, scale, *, compute, dropout_key):
+    def loss(self, config, params, part, scale, *, compute, dropout_key, frozen=None):
+        del frozen
         x_BTD = model.hidden(
             config, params, part["tokens"], compute=compute, dropout_key=dropout_key
         )
@@ -115,7 +122,7 @@ class Classification:
             compute=compute,
         )
         nll_B = loss_lib.class_nll(logits_BN, part["classes"])
-        total = (nll_B * self._weights(part) * scale["classes"]).sum()
+        total = (nll_B * self.weights(part) * scale["classes"]).sum()
         if self.language_weight:
             total += loss_lib.next_token_loss(
                 config,
@@ -127,7 +134,8 @@ class Classification:
             )[0]
         return total
 
-    def _weights(self, batch: Batch) -> jax.Array:
+    def weights(self, batch: Batch) -> jax.Array:
+        """What each text counts, float32."""
         classes = batch["classes"]
         if self.class_weights is None:
             return (classes != data.UNKNOWN).astype(jnp.float32)

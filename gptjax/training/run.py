@@ -81,6 +81,44 @@ class Prepared:
             params, found, self.model_config, self.mesh, seed=self.settings.seed
         )
 
+    def teach(self, trainer: Trainer, dense: pathlib.Path | None = None) -> None:
+        """Gives a Trainer the teacher of the config's `distillation`, if it has one.
+
+        Args:
+          dense: the folder of the model that `dense` stands for; None: there is none
+            yet, and no teacher if that is the one.
+
+        Raises:
+          UserError: a teacher that does not load or does not fit.
+        """
+        wanted = self.settings.distillation
+        if wanted is None or trainer.is_taught:
+            return
+        folder, name = dense, wanted.teacher
+        if name != "dense":
+            folder = convert.resolve(name)
+        if folder is None:
+            return
+        self._check_tokens(folder, name)
+        found, params = convert.load(
+            folder,
+            dtype=jnp.float32,
+            shardings=lambda shapes: sharding.param_shardings(self.mesh, shapes),
+        )
+        trainer.teach(name, found, params)
+
+    def _check_tokens(self, teacher: pathlib.Path, name: str) -> None:
+        cache = data.cache_folder(self.settings.data.cache_dir)
+        own, other = (
+            each.facts(cache).digest
+            for each in (self.tokenizer, data.Tokenizer(teacher))
+        )
+        if own != other:
+            raise errors.UserError(
+                f"distillation.teacher: {name}: its tokenizer is not the student's; "
+                "their scores are of other tokens"
+            )
+
     def export(self, folder: pathlib.Path, params: Any) -> None:
         """Writes params as a Hugging Face folder with the source's tokenizer."""
         convert.save(folder, self.model_config, params, like=self.source)
@@ -290,6 +328,7 @@ def train(settings: config.Run) -> Trained:
         prepared = prepare(settings)
         trainer = prepared.trainer(schedule_steps=settings.training.steps)
         summary = start_summary(prepared, trainer)
+        prepared.teach(trainer)
         state, result = fit(
             trainer,
             Phase(name="train", start=0, end=settings.training.steps),

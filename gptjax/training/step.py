@@ -15,7 +15,7 @@ from gptjax.training.objectives import Batch
 from gptjax.training.optimizer import Schedule
 from gptjax.training.state import TrainState
 
-Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
 def compute_of(settings: config_lib.Training, mesh: Mesh) -> model.Compute:
@@ -38,6 +38,7 @@ def mean_gradients(
     compute: model.Compute,
     objective: objectives.Objective = objectives.LANGUAGE,
     dropout_key: jax.Array | None = None,
+    frozen: Any = None,
 ) -> tuple[Any, jax.Array]:
     """The gradient of a batch's mean loss, and that loss.
 
@@ -46,13 +47,20 @@ def mean_gradients(
     Args:
       batch: arrays (A, B, ...): A parts, one after the other, to save memory.
       dropout_key: None: no dropout.
+      frozen: what the objective needs besides; see there.
     """
     scale = objective.scale(batch)
 
     def loss_and_grads(batch, key):
         def function(params):
             return objective.loss(
-                config, params, batch, scale, compute=compute, dropout_key=key
+                config,
+                params,
+                batch,
+                scale,
+                compute=compute,
+                dropout_key=key,
+                frozen=frozen,
             )
 
         return jax.value_and_grad(function)(params)
@@ -81,6 +89,7 @@ def make_step(
     places: TrainState,
     compute: model.Compute,
     objective: objectives.Objective = objectives.LANGUAGE,
+    *frozen_places: Any,
 ) -> Step:
     """The jitted training step; masks are arguments, so new ones compile nothing.
 
@@ -89,9 +98,11 @@ def make_step(
       optimizer: from `make_optimizer`; its `update` takes `masks`.
       places: the shardings of the state, from `state.shardings`.
       compute: on the mesh of `places`.
+      frozen_places: the shardings of a teacher's params, if the objective needs one.
 
     Returns:
-      `step(state, batch, key) -> (state, metrics)`. The state is donated. `batch`
+      `step(state, batch, key) -> (state, metrics)`, with a teacher `step(state, batch,
+      key, teacher_params)`. The state is donated. `batch`
       holds arrays (A, B, ...): A parts whose gradients are accumulated. The dropout
       of a step depends on `key` and `state.step` alone. Metrics, each a scalar on
       the device: `loss` of the objective, in nats, `grad_norm` before clipping,
@@ -100,7 +111,7 @@ def make_step(
     """
     has_dropout = config != config.without_dropout()
 
-    def step(state: TrainState, batch: Batch, key: jax.Array):
+    def step(state: TrainState, batch: Batch, key: jax.Array, frozen: Any = None):
         grads, loss = mean_gradients(
             config,
             state.params,
@@ -108,6 +119,7 @@ def make_step(
             compute=compute,
             objective=objective,
             dropout_key=jax.random.fold_in(key, state.step) if has_dropout else None,
+            frozen=frozen,
         )
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, masks=state.masks
@@ -126,7 +138,7 @@ def make_step(
     whole = sharding.replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(places, sharding.batch_sharding(mesh), whole),
+        in_shardings=(places, sharding.batch_sharding(mesh), whole, *frozen_places),
         out_shardings=(places, whole),
         donate_argnums=0,
     )

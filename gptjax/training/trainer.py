@@ -1,5 +1,6 @@
 """What all phases of a run share: mesh, texts, optimizer, one compiled step."""
 
+import functools
 import math
 import pathlib
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
-from gptjax.training import logs, state, tasks, updates, utilization
+from gptjax.training import distillation, logs, state, tasks, updates, utilization
 from gptjax.training import optimizer as optimizer_lib
 from gptjax.training import step as step_lib
 
@@ -77,14 +78,17 @@ class Trainer:
         )
         self.places = state.shardings(mesh, self.shapes, mask_shapes, self.optimizer)
         compute = step_lib.compute_of(training, mesh)
-        self.train_step = step_lib.make_step(
+        self._make_step = functools.partial(
+            step_lib.make_step,
             model_config if training.dropout else model_config.without_dropout(),
             self.optimizer,
             schedule,
             self.places,
             compute,
-            self.task.objective,
         )
+        self.train_step = self._make_step(self.task.objective)
+        self._taught_step: step_lib.Step | None = None
+        self._teacher_params: Any = None
         self.start = state.make_start(self.optimizer, self.places)
         self.change_masks = updates.make_change(self.optimizer, self.places)
         self.gradients = step_lib.make_gradients(
@@ -94,12 +98,45 @@ class Trainer:
         self.is_main = jax.process_index() == 0
         self.log = logs.MetricsLog(self.folder, is_main=self.is_main)
 
+    def teach(self, name: str, teacher: model.Config, params: Any) -> None:
+        """Lets all further steps learn from a teacher, by the config's `distillation`.
+
+        Args:
+          name: what messages call it.
+          params: placed as its sharding rules say.
+
+        Raises:
+          UserError: a teacher that does not fit the model.
+        """
+        assert self.settings.distillation is not None
+        objective = distillation.make(
+            self.settings.distillation,
+            self.task.objective,
+            self.model_config,
+            teacher,
+            name=name,
+        )
+        places = sharding.param_shardings(self.mesh, params)
+        self._taught_step = self._make_step(objective, places)
+        self._teacher_params = params
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether there is a teacher by now."""
+        return self._taught_step is not None
+
     def take_step(
         self, state: state.TrainState, batch: step_lib.Batch, key: jax.Array
     ) -> tuple[state.TrainState, dict[str, jax.Array]]:
-        """`train_step`, and what compiling it leaves in memory returned."""
+        """A step, with a teacher if there is one.
+
+        What compiling it leaves in memory is returned.
+        """
         compilations = self.compilations
-        result = self.train_step(state, batch, key)
+        if self._taught_step is None:
+            result = self.train_step(state, batch, key)
+        else:
+            result = self._taught_step(state, batch, key, self._teacher_params)
         if self.compilations > compilations:
             utilization.return_freed()
         return result
@@ -107,7 +144,8 @@ class Trainer:
     @property
     def compilations(self) -> int:
         """How many versions of the training step have been compiled."""
-        return self.train_step._cache_size()
+        steps = (self.train_step, self._taught_step)
+        return sum(step._cache_size() for step in steps if step is not None)
 
     def parameters(self) -> int:
         """The number of weights of the model."""

@@ -13,6 +13,7 @@ from sklearn import metrics
 
 import gptjax
 from gptjax import (
+    api,
     config,
     convert,
     data,
@@ -263,7 +264,9 @@ def test_a_trained_classifier_is_trained_on(settings, tmp_path):
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2},
+        pytest.param(
+            {"mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2}, marks=pytest.mark.slow
+        ),
         {"training.accumulation_steps": 2},
         {"mesh.fsdp": 1, "mesh.data": 4, "mesh.context": 2},
     ],
@@ -281,6 +284,7 @@ def test_meshes_and_accumulation_change_nothing(settings, tmp_path, overrides):
     assert first == pytest.approx(second, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_where_the_unbroken_one_does(settings, tmp_path, stop_at):
     """The place in the stream of texts is a part of the state."""
     plain = {"training.steps": 8, "training.checkpoint_every_steps": 1}
@@ -297,7 +301,7 @@ def test_a_stopped_run_ends_where_the_unbroken_one_does(settings, tmp_path, stop
 
 def test_a_pruned_classifier_keeps_its_zeros(settings, tmp_path, made_up_times):
     """Rounds, a control, the report: all by accuracy."""
-    run = gptjax.api.run_pruning(
+    run = api.run_pruning(
         settings(
             tmp_path / "run",
             **{

@@ -28,13 +28,14 @@ class Finished:
         """Opens the folder, or begins it.
 
         Args:
-          settings: what the blocks depend on, as JSON would give it back.
+          settings: what the blocks depend on, for JSON.
 
         Raises:
           UserError: it holds blocks that were pruned with other settings.
         """
         self.folder = folder
         path = folder / _SETTINGS
+        settings = json.loads(json.dumps(settings))  # tuples are lists there
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
             for key in sorted({*before, *settings}):
@@ -45,7 +46,7 @@ class Finished:
                     )
         sharding.sync(f"{folder} compared")
         if jax.process_index() == 0:
-            files.write_json(path, dict(settings))
+            files.write_json(path, settings)
 
     def _path(self, layer: int) -> pathlib.Path:
         return self.folder / f"block-{layer:03d}.safetensors"

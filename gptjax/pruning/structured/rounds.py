@@ -102,6 +102,7 @@ def _run_round(
     steps = context.prepared.settings.training.steps
     result = method["before_training"]
     if steps:
+        context.prepared.teach(trainer, context.prepared.source)
         state, trained = training.fit(
             trainer,
             training.Phase(name=this.name, start=0, end=steps, stream=this.number),
