@@ -2,12 +2,12 @@
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from gptjax import config, errors
-from gptjax.data import sources, tokenization
+from gptjax.data import corpus, sources, tokenization
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.data.tokens import Tokens
 
@@ -63,6 +63,19 @@ class Examples:
         )
 
 
+def read_labelled(source: config.Source) -> Iterator[corpus.Document]:
+    """The texts of a source with their labels.
+
+    Raises:
+      UserError: one line naming file and place: no label, an empty text.
+    """
+    for document in sources.open_corpus(source, labelled=True).read():
+        text = document.text
+        if not (text if isinstance(text, str) else "".join(text)).strip():
+            raise errors.UserError(f"{document.place}: an empty text has no class")
+        yield document
+
+
 def read_examples(
     source: config.Source,
     tokenizer: Tokenizer,
@@ -84,10 +97,7 @@ def read_examples(
       UserError: one line naming file and place: no label, another one, an empty text.
     """
     found = []
-    for document in sources.open_corpus(source, labelled=True).read():
-        text = document.text
-        if not (text if isinstance(text, str) else "".join(text)).strip():
-            raise errors.UserError(f"{document.place}: an empty text has no class")
+    for document in read_labelled(source):
         if labels is not None and document.label not in labels:
             raise errors.UserError(
                 f"{document.place}: label {document.label!r} is none of those that the "

@@ -11,12 +11,16 @@ import pytest
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 
 
-def _run(name, folder):
+def _run(name, folder, *arguments):
     """The figures of a benchmark in a hurry, and the last line that it printed."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     out = folder / f"{name}.json"
     done = subprocess.run(
-        [sys.executable, SCRIPTS / f"bench_{name}.py", "--quick", "--out", out],
+        [
+            sys.executable,
+            SCRIPTS / f"bench_{name}.py",
+            *("--quick", "--out", out, *arguments),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -116,3 +120,24 @@ def test_bench_structured_measures_what_was_cut(tmp_path):
     assert last.startswith("seconds of a step, 1 layer less / dense: ")
     removed = found["removed"]
     assert removed["1 layer"]["parameters"] < removed["dense"]["parameters"]
+
+
+@pytest.mark.slow
+def test_bench_student_compares_starts_and_teachers(tmp_path):
+    """Six students of one teacher, by one protocol."""
+    found, last = _run("student", tmp_path)
+    assert last.startswith("perplexity teacher's layers / random weights: ")
+    assert len(found["perplexity"]) == 7
+    assert len(found["ratios"]) == 5
+
+
+@pytest.mark.slow
+def test_bench_classify_puts_a_regression_beside(tmp_path):
+    """On texts that words tell apart, the regression is right about all."""
+    rows = "".join(f"{'ab'[n % 2]},{['sun', 'joy'][n % 2]} {n}\n" for n in range(80))
+    path = tmp_path / "texts.csv"
+    path.write_text("label,text\n" + rows)
+    names = (f"--{name}={path}" for name in ("train", "valid", "test"))
+    found, _ = _run("classify", tmp_path, *names, "--texts", "20")
+    assert found["accuracy"]["20"]["regression"] == [1.0]
+    assert set(found["accuracy"]) == {"20", "all"}

@@ -89,6 +89,7 @@ def _of_method(settings: config.Run, method: config.Method, seed: int) -> Iterat
             "compare": None,
             "pruning": method.pruning | amount,
             "training": base["training"] | method.training,
+            "distillation": method.distillation or base["distillation"],
         }
         yield Job(name, method.name, seed, config.check(values))
 

@@ -1,0 +1,149 @@
+"""A fine-tuned GPT-2 beside TF-IDF with logistic regression, on texts of your own.
+
+    python scripts/bench_classify.py --train train.csv --valid valid.csv --test test.csv
+
+Both learn the labels of the same texts: all of them, and a few drawn with every label's
+share. The GPT-2 (the packaged one, or `--model`) trains for some passes, and goes back
+to its best step where four evaluations on the validation texts find no better; the
+regression takes the regularization with the best accuracy there. Accuracies are of the
+test texts, means over seeds, which draw the texts and the batches. Needs scikit-learn
+(extra `test`).
+"""
+
+import pathlib
+import statistics
+import tempfile
+from typing import Any
+
+import benching
+import numpy as np
+
+import gptjax
+from gptjax import config, convert, data
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def main() -> None:
+    """Trains both for each number of texts and each seed."""
+    parser = benching.parser(__doc__)
+    for name in ("train", "valid", "test"):
+        parser.add_argument(f"--{name}", required=True, help="CSV or JSONL")
+    parser.add_argument("--model", default="packaged")
+    parser.add_argument("--texts", type=int, nargs="*", default=[200, 1000])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--passes", type=float, default=6, help="over the texts, at most"
+    )
+    given = parser.parse_args()
+    if given.quick:
+        given.texts, given.seeds, given.passes = given.texts[:1], 1, 0.1
+    found: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for limit in [*given.texts, None]:
+            for seed in range(given.seeds):
+                _add(found, limit, _gpt(pathlib.Path(name), given, limit, seed))
+                _add(found, limit, {"regression": _regression(given, limit, seed)})
+    for count, rivals in found.items():
+        for name, values in rivals.items():
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            print(f"{count} texts, {name}: accuracy {_percent(values)} ± {spread:.2%}")
+    benching.conclude(
+        given.out,
+        {"benchmark": "classify", "accuracy": found},
+        ratios={
+            f"accuracy GPT-2 / regression, {count} texts": benching.ratio(
+                rivals["GPT-2"], rivals["regression"]
+            )
+            for count, rivals in found.items()
+        },
+    )
+
+
+def _percent(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2%}"
+
+
+def _add(found, limit, accuracies) -> None:
+    rivals = found.setdefault("all" if limit is None else str(limit), {})
+    for name, accuracy in accuracies.items():
+        rivals.setdefault(name, []).append(accuracy)
+
+
+def _gpt(
+    folder: pathlib.Path, given: Any, limit: int | None, seed: int
+) -> dict[str, float]:
+    """The test accuracy of the packaged GPT-2, fine-tuned."""
+    count = len(_texts(given.train)[0]) if limit is None else limit
+    batch = 16
+    steps = max(4, round(given.passes * count / batch))
+    every = max(2, steps // 12)
+    run = gptjax.train(
+        None,
+        **{
+            "model": given.model,
+            "out": str(folder / f"{limit}-{seed}"),
+            "seed": seed,
+            "task.kind": "classification",
+            "data.train": given.train,
+            "data.valid": given.valid,
+            "data.limit": limit,
+            "data.sequence_tokens": 128,
+            "training.steps": steps,
+            "training.batch_sequences": batch,
+            "training.evaluate_every_steps": every,
+            "training.early_stopping_evaluations": 4,
+            "optimizer.learning_rate": 5e-4,
+            "optimizer.warmup_steps": steps // 10,
+            "optimizer.weight_decay": 0.01,
+            "evaluation.batch_sequences": 32,
+        },
+    )
+    return {"GPT-2": run.model.classify(given.test, batch_sequences=32).accuracy}
+
+
+def _regression(given: Any, limit: int | None, seed: int) -> float:
+    """The test accuracy of logistic regression on TF-IDF of words and pairs of them."""
+    from sklearn import linear_model, pipeline
+    from sklearn.feature_extraction import text
+
+    texts, labels = _texts(given.train)
+    if limit is not None:
+        chosen = _drawn(given, limit, seed)
+        texts, labels = [texts[n] for n in chosen], [labels[n] for n in chosen]
+    best, accuracy = None, -1.0
+    for strength in STRENGTHS:
+        rival = pipeline.make_pipeline(
+            text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+            linear_model.LogisticRegression(C=strength, max_iter=1000),
+        ).fit(texts, labels)
+        reached = rival.score(*_texts(given.valid))
+        if reached > accuracy:
+            best, accuracy = rival, reached
+    assert best is not None
+    return float(best.score(*_texts(given.test)))
+
+
+def _texts(path: str) -> tuple[list[str], list[str]]:
+    """The texts of a file and their labels."""
+    documents = list(data.read_labelled(config.Source(path=path)))
+    return [d.text for d in documents], [d.label for d in documents]
+
+
+def _drawn(given: Any, limit: int, seed: int) -> np.ndarray:
+    """The numbers of the texts that a run with `data.limit` trains on."""
+    examples = data.read_examples(
+        config.Source(path=given.train),
+        data.Tokenizer(convert.resolve(given.model)),
+        labels=None,
+        append_eos=False,
+        workers=0,
+        cache_dir=None,
+        vocab_size=None,
+        progress=False,
+    )
+    return data.limit(examples, limit, seed=seed).rows
+
+
+if __name__ == "__main__":
+    main()
