@@ -14,12 +14,13 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Comparison": "gptjax.api",
-    "Model": "gptjax.api",
-    "Prediction": "gptjax.api",
+    "Model": "gptjax.models",
+    "Prediction": "gptjax.models",
     "Run": "gptjax.api",
     "UserError": "gptjax.errors",
+    "average": "gptjax.models",
     "compare": "gptjax.api",
-    "load": "gptjax.api",
+    "load": "gptjax.models",
     "prune": "gptjax.api",
     "train": "gptjax.api",
 }

@@ -189,6 +189,7 @@ def report(
 
 for command in (
     commands.convert,
+    commands.average,
     commands.evaluate,
     commands.predict,
     commands.connect,

@@ -56,6 +56,31 @@ def convert(
         print(note)
 
 
+def average(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL ...", help="Of the same shapes.")
+    ],
+    out: Annotated[pathlib.Path, typer.Option(help="The folder to write.")],
+    weights: Annotated[
+        list[float] | None,
+        typer.Option("--weight", help="Of each model in turn. [default: all alike]"),
+    ] = None,
+    zeros: Annotated[
+        Literal["all", "any", "first"],
+        typer.Option(
+            help="A weight is 0 where it is 0 in all models, in any (the masks "
+            "intersected), or in the first (its mask kept)."
+        ),
+    ] = "all",
+) -> None:
+    """Averages the weights of models: a soup of runs, or a student with its parent."""
+    from gptjax import api, compression
+
+    mixed = api.average(models, weights, zeros=zeros)
+    mixed.save(out)
+    print(f"{out}: {len(models)} models, {compression.zeros_text(mixed.params)}")
+
+
 def evaluate(
     model: options.Model,
     text: options.Text,

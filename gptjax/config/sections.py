@@ -147,6 +147,9 @@ class Training(Section):
     """For how many tokens a device holds logits at once; None: for 64 MiB of them."""
     dropout: bool = True
     """Use the checkpoint's dropout rates."""
+    average_decay: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
+    """Evaluate and export a moving average of the weights that keeps so much of itself
+    each step, e.g. 0.999; None: the weights themselves."""
     evaluate_every_steps: NonNegative = 0
     """0: only at the end."""
     checkpoint_every_steps: NonNegative = 0

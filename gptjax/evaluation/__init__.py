@@ -7,6 +7,7 @@ from gptjax.evaluation.classification import label_logits as label_logits
 from gptjax.evaluation.classification import label_scores as label_scores
 from gptjax.evaluation.classification import weighted_scores as weighted_scores
 from gptjax.evaluation.connectivity import Connectivity as Connectivity
+from gptjax.evaluation.connectivity import check_alike as check_alike
 from gptjax.evaluation.connectivity import connect as connect
 from gptjax.evaluation.perplexity import Perplexity as Perplexity
 from gptjax.evaluation.perplexity import perplexity as perplexity

@@ -126,8 +126,8 @@ def check_alike(first: Any, second: Any) -> None:
         if shapes[0] != shapes[1]:
             said = [f"is {shape}" if shape else "is not there" for shape in shapes]
             raise errors.UserError(
-                f"{path} {said[0]} in the first model and {said[1]} in the second; "
-                "only models of the same shapes have a line between them"
+                f"{path} {said[0]} in the first model and {said[1]} in another; only "
+                "models of the same shapes have something between them"
             )
 
 

@@ -165,7 +165,9 @@ class _Fit:
                             signal=stop.signal,
                         )
             self._finish()
-        return self.state, self.result[1] if self.result else None
+        params = trainer.result_of(self.state)
+        state = dataclasses.replace(self.state, params=params)
+        return state, self.result[1] if self.result else None
 
     def _stop_profiling(self) -> None:
         jax.block_until_ready(self.state)
@@ -225,7 +227,7 @@ class _Fit:
         """Measures the model; whether its loss is the best so far."""
         if not self.trainer.task.is_measured:
             return False
-        result = self.trainer.evaluate(self.state.params)
+        result = self.trainer.evaluate(self.trainer.result_of(self.state))
         self.result = (self.step, result)
         is_better = result.loss < self.remembered.best_loss
         if is_better:

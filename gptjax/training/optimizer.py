@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax import config, errors, masks, tree
-from gptjax.training import movement
+from gptjax.training import movement, moving_average
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -84,12 +84,14 @@ def make_optimizer(
     params: Any,
     *,
     tracks_movement: bool = False,
+    average_decay: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a run; its `update` needs the keyword `masks`.
 
     Args:
       params: a tree of arrays or shapes, for the table of decayed leaves.
       tracks_movement: whether its state holds movement scores.
+      average_decay: of the weights' moving average in its state; None: it has none.
 
     Raises:
       UserError: an unknown name, or options that the optimizer does not take.
@@ -130,6 +132,11 @@ def make_optimizer(
         clip,
         make(learning_rate=schedule, **options),
         masks.freeze_pruned(),
+        *(
+            [moving_average.track_average(average_decay)]
+            if average_decay is not None
+            else []
+        ),
     )
 
 

@@ -10,7 +10,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
-from gptjax.training import distillation, logs, state, tasks, updates, utilization
+from gptjax.training import (
+    distillation,
+    logs,
+    moving_average,
+    state,
+    tasks,
+    updates,
+    utilization,
+)
 from gptjax.training import optimizer as optimizer_lib
 from gptjax.training import step as step_lib
 
@@ -75,6 +83,7 @@ class Trainer:
             schedule,
             self.shapes,
             tracks_movement=tracks_movement,
+            average_decay=training.average_decay,
         )
         self.places = state.shardings(mesh, self.shapes, mask_shapes, self.optimizer)
         compute = step_lib.compute_of(training, mesh)
@@ -140,6 +149,12 @@ class Trainer:
         if self.compilations > compilations:
             utilization.return_freed()
         return result
+
+    def result_of(self, state: state.TrainState) -> Any:
+        """What training has come to: the weights, or their moving average."""
+        if self.settings.training.average_decay is None:
+            return state.params
+        return masks.apply(moving_average.average_of(state.opt_state), state.masks)
 
     @property
     def compilations(self) -> int:

@@ -1,0 +1,335 @@
+"""A model with its tokenizer: loaded, used, measured, saved, averaged."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import (
+    compression,
+    convert,
+    data,
+    errors,
+    evaluation,
+    generation,
+    model,
+)
+from gptjax import config as config_lib
+
+# Fields of a model's config that do not change what it makes of a text.
+_WITHOUT_EFFECT = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "initializer_range")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a classifier makes of a text.
+
+    Attributes:
+      label: the likeliest.
+      probabilities: of each label; together 1.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A GPT with its tokenizer.
+
+    Attributes:
+      config: the architecture.
+      params: a nested dict of arrays.
+      tokenizer: Hugging Face's.
+      folder: the Hugging Face folder that it was loaded from.
+    """
+
+    config: model.Config
+    params: Any
+    tokenizer: Any
+    folder: pathlib.Path
+
+    def __call__(self, tokens_BT: Any) -> jax.Array:
+        """The logits of the next token at every place, BTV in float32."""
+        return _logits(self.config, self.params, jnp.asarray(tokens_BT))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 50,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        greedy: bool = False,
+        seed: int = 0,
+    ) -> list[str]:
+        """What the model writes after each prompt; see `generation.generate`.
+
+        Stops at the tokenizer's end-of-text token, which is not in the result.
+        """
+        eos_id = self.tokenizer.eos_token_id
+        written = generation.generate(
+            self.config,
+            self.params,
+            [self.tokenizer.encode(prompt) for prompt in prompts],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            greedy=greedy,
+            eos_id=eos_id,
+            seed=seed,
+        )
+        return [
+            self.tokenizer.decode([id_ for id_ in tokens if id_ != eos_id])
+            for tokens in written
+        ]
+
+    def perplexity(
+        self,
+        text: str | pathlib.Path | config_lib.Source,
+        *,
+        context: int | None = None,
+        stride: int | None = None,
+        batch_sequences: int = 8,
+        progress: bool = False,
+    ) -> evaluation.Perplexity:
+        """The perplexity of a text file, or of any other source, with its protocol.
+
+        Args:
+          context: tokens in a window; None: n_positions.
+          stride: how far a window moves; None: by its whole length.
+        """
+        tokens, name = self._tokens(text, progress=progress)
+        context = context or self.config.n_positions
+        return evaluation.perplexity(
+            self.config,
+            self.params,
+            tokens.ids,
+            context=context,
+            stride=stride or context,
+            batch_sequences=batch_sequences,
+            total_bytes=tokens.bytes,
+            text=name,
+            progress=progress,
+        )
+
+    def predict(
+        self, texts: Sequence[str], *, batch_sequences: int = 8
+    ) -> list[Prediction]:
+        """The label of each text, by the model's classifier.
+
+        Texts longer than the model's n_positions are cut.
+
+        Raises:
+          UserError: the model is no classifier; an empty text.
+        """
+        classifier = self._classifier()
+        examples = data.tokenize_texts(
+            texts, data.Tokenizer.of(self.tokenizer), labels=classifier.labels
+        )
+        logits_MN = evaluation.label_logits(
+            self.config,
+            self.params,
+            examples,
+            classifier=classifier.name,
+            sequence_tokens=self.config.n_positions,
+            batch_sequences=batch_sequences,
+        )
+        chances_MN = np.exp(logits_MN - np.logaddexp.reduce(logits_MN, -1)[:, None])
+        return [
+            Prediction(
+                label=classifier.labels[chances_N.argmax()],
+                probabilities=dict(
+                    zip(classifier.labels, chances_N.tolist(), strict=True)
+                ),
+            )
+            for chances_N in chances_MN
+        ]
+
+    def classify(
+        self,
+        texts: str | pathlib.Path | config_lib.Source,
+        *,
+        sequence_tokens: int | None = None,
+        batch_sequences: int = 8,
+        progress: bool = False,
+    ) -> evaluation.Classification:
+        """How well the model labels texts whose labels are known.
+
+        Args:
+          texts: a CSV or JSONL file, or any other source with labels.
+          sequence_tokens: the most tokens of a text; None: n_positions.
+
+        Raises:
+          UserError: the model is no classifier; a label that it does not know, a
+            missing column, an empty text.
+        """
+        classifier = self._classifier()
+        examples = data.read_examples(
+            _source(texts),
+            data.Tokenizer.of(self.tokenizer),
+            labels=classifier.labels,
+            **self._reading(progress),
+        )
+        return evaluation.classify(
+            self.config,
+            self.params,
+            examples,
+            classifier=classifier.name,
+            sequence_tokens=sequence_tokens or self.config.n_positions,
+            batch_sequences=batch_sequences,
+            progress=progress,
+        )
+
+    def _classifier(self) -> model.Classifier:
+        """The model's one classifier."""
+        if len(self.config.classifiers) != 1:
+            names = ", ".join(each.name for each in self.config.classifiers)
+            raise errors.UserError(
+                f"{self.folder}: one classifier is wanted, and the model has "
+                + (names or "none")
+            )
+        return self.config.classifiers[0]
+
+    def connect(
+        self,
+        other: "Model",
+        text: str | pathlib.Path | config_lib.Source,
+        *,
+        points: int = 11,
+        context: int | None = None,
+        stride: int | None = None,
+        batch_sequences: int = 8,
+        progress: bool = False,
+    ) -> evaluation.Connectivity:
+        """The losses of a text on the line from this model to another, its barrier.
+
+        See `evaluation.connect`. The text is read with this model's tokenizer.
+
+        Args:
+          points: how many models on the line, both ends among them.
+          context, stride: as for `perplexity`.
+
+        Raises:
+          UserError: models that do not compute alike.
+        """
+        _check_alike(self.config, self.folder, other.config, other.folder)
+        tokens, name = self._tokens(text, progress=progress)
+        context = context or self.config.n_positions
+        return evaluation.connect(
+            self.config,
+            self.params,
+            other.params,
+            tokens.ids,
+            points=points,
+            context=context,
+            stride=stride or context,
+            batch_sequences=batch_sequences,
+            text=name,
+        )
+
+    def _tokens(
+        self, text: str | pathlib.Path | config_lib.Source, *, progress: bool
+    ) -> tuple[data.Tokens, str]:
+        """A text's tokens, and what it is called."""
+        text = _source(text)
+        tokens = data.tokenize(
+            text, data.Tokenizer.of(self.tokenizer), **self._reading(progress)
+        )
+        return tokens, text.name
+
+    def _reading(self, progress: bool) -> dict[str, Any]:
+        """How a source becomes tokens: the keywords of `data.tokenize`."""
+        return {
+            "append_eos": False,
+            "workers": 0,
+            "cache_dir": None,
+            "vocab_size": self.config.vocab_size,
+            "progress": progress,
+        }
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Writes a Hugging Face folder that stock transformers loads."""
+        convert.save(pathlib.Path(folder), self.config, self.params, like=self.folder)
+
+
+def _source(text: str | pathlib.Path | config_lib.Source) -> config_lib.Source:
+    return (
+        text
+        if isinstance(text, config_lib.Source)
+        else config_lib.Source(path=str(text))
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(config, params, tokens_BT):
+    return model.apply(config, params, tokens_BT)
+
+
+def load(name: str | pathlib.Path, *, dtype: Any = jnp.float32) -> Model:
+    """A model from a Hugging Face folder, a run folder, a hub name, or `packaged`.
+
+    A classifier whose config names no padding token gets the tokenizer's.
+
+    Args:
+      dtype: of the weights; None keeps the file's.
+    """
+    folder = convert.resolve(name)
+    config, params = convert.load(folder, dtype=dtype)
+    tokenizer = data.Tokenizer(folder)
+    facts = tokenizer.facts(data.cache_folder(None))
+    data.check_tokenizer(facts, config.vocab_size, str(name))
+    if config.classifiers:
+        pad_id = data.padding_id(facts, str(name))
+        config = config.with_padding(pad_id)
+    return Model(config, params, tokenizer.loaded, folder)
+
+
+def average(
+    models: Sequence[str | pathlib.Path],
+    weights: Sequence[float] | None = None,
+    *,
+    zeros: Literal["all", "any", "first"] = "all",
+) -> Model:
+    """The mean of models' weights, with the first one's config and tokenizer.
+
+    Arguments but `models` are those of `compression.average`.
+
+    Args:
+      models: as for `load`.
+
+    Raises:
+      UserError: models that do not compute alike, and what `load` raises.
+    """
+    folders = [convert.resolve(name) for name in models]
+    configs = [convert.read_config(folder) for folder in folders]
+    for folder, other in zip(folders, configs, strict=True):
+        _check_alike(configs[0], folders[0], other, folder)
+    loads = [functools.partial(_params, folder) for folder in folders]
+    params = compression.average(loads, weights, zeros=zeros)
+    tokenizer = data.Tokenizer(folders[0]).loaded
+    return Model(configs[0], params, tokenizer, folders[0])
+
+
+def _params(folder: pathlib.Path) -> Any:
+    return convert.load(folder)[1]
+
+
+def _check_alike(
+    one: model.Config, first: pathlib.Path, two: model.Config, second: pathlib.Path
+) -> None:
+    """Raises a `UserError` naming a field unless two configs compute alike."""
+    for field in dataclasses.fields(model.Config):
+        own, other = (getattr(config, field.name) for config in (one, two))
+        if own != other and field.name not in _WITHOUT_EFFECT:
+            raise errors.UserError(
+                f"{second}: {field.name} is {other}, and {own} in {first}; only models "
+                "alike have something between them"
+            )
