@@ -81,6 +81,18 @@ class Run(Section):
                 "training.batch_sequences must be divisible by "
                 "training.accumulation_steps"
             )
+        optimizer = self.optimizer
+        if optimizer.plateau_evaluations and not (
+            self.training.evaluate_every_steps and self.is_measured
+        ):
+            raise ValueError(
+                "optimizer.plateau_evaluations: needs training.evaluate_every_steps "
+                "and data.valid"
+            )
+        if optimizer.plateau_factor != 0.5 and not optimizer.plateau_evaluations:
+            raise ValueError(
+                "optimizer.plateau_factor: does nothing without plateau_evaluations"
+            )
         steps, profile = self.training.steps, self.training.profile
         is_continued = (
             self.pruning is not None and self.pruning.rewind.schedule == "continue"

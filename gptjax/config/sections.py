@@ -120,6 +120,16 @@ class Optimizer(Section):
     """For optimizers that take it; biases and norms are never decayed."""
     clip_norm: Annotated[float, pydantic.Field(gt=0)] | None = 1.0
     """The largest global norm of a gradient; None: no clipping."""
+    layer_decay: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+    """What the learning rate of a layer is of that of the layer above it."""
+    unfreeze_every_steps: NonNegative = 0
+    """Only what comes after the blocks learns at first, and a layer more every so many
+    steps, from the top; 0: all learn."""
+    plateau_evaluations: NonNegative = 0
+    """After so many evaluations without a better one the learning rate falls, and again
+    after as many more; 0: never."""
+    plateau_factor: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5
+    """What it is multiplied by then."""
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
     """Further keyword arguments of the optax optimizer, e.g. `b2: 0.95`."""
 

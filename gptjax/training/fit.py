@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gptjax import data, errors, evaluation, masks, sharding
 from gptjax.training import checkpoints as checkpoints_lib
-from gptjax.training import logs, profiling, signals, utilization
+from gptjax.training import logs, plateau, profiling, signals, utilization
 from gptjax.training import updates as updates_lib
 from gptjax.training.state import TrainState
 from gptjax.training.step import Batch
@@ -235,6 +235,7 @@ class _Fit:
             self.remembered.evaluations_without_better = 0
         else:
             self.remembered.evaluations_without_better += 1
+            self._reduce_on_plateau()
         figures = result.figures()
         self.trainer.log.write(
             self.phase.name,
@@ -247,6 +248,13 @@ class _Fit:
         )
         self._restart_clock()
         return is_better
+
+    def _reduce_on_plateau(self) -> None:
+        optimizer = self.trainer.settings.optimizer
+        patience = optimizer.plateau_evaluations
+        if patience and not self.remembered.evaluations_without_better % patience:
+            reduced = plateau.reduce(self.state.opt_state, optimizer.plateau_factor)
+            self.state = dataclasses.replace(self.state, opt_state=reduced)
 
     def _save(self) -> None:
         self._read_pending()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax import config, errors, masks, tree
-from gptjax.training import movement, moving_average
+from gptjax.training import layerwise, movement, moving_average, plateau
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -131,6 +131,8 @@ def make_optimizer(
         *([movement.track_movement()] if tracks_movement else []),
         clip,
         make(learning_rate=schedule, **options),
+        *_of_layers(settings, params),
+        *([plateau.scale_by_plateau()] if settings.plateau_evaluations else []),
         masks.freeze_pruned(),
         *(
             [moving_average.track_average(average_decay)]
@@ -138,6 +140,19 @@ def make_optimizer(
             else []
         ),
     )
+
+
+def _of_layers(
+    settings: config.Optimizer, params: Any
+) -> list[optax.GradientTransformation]:
+    if settings.layer_decay == 1 and not settings.unfreeze_every_steps:
+        return []
+    scale = layerwise.scale_layers(
+        params,
+        decay=settings.layer_decay,
+        unfreeze_every_steps=settings.unfreeze_every_steps,
+    )
+    return [scale]
 
 
 def _clip_by_global_norm(most: float) -> optax.GradientTransformation:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from gptjax import config as config_lib
 from gptjax import model, sharding
-from gptjax.training import objectives
+from gptjax.training import objectives, plateau
 from gptjax.training.objectives import Batch
 from gptjax.training.optimizer import Schedule
 from gptjax.training.state import TrainState
@@ -125,11 +125,12 @@ def make_step(
             grads, state.opt_state, state.params, masks=state.masks
         )
         params = optax.apply_updates(state.params, updates)
+        scale = plateau.scale_of(state.opt_state)
         metrics = {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
-            "learning_rate": schedule(state.step),
+            "learning_rate": schedule(state.step) * (1 if scale is None else scale),
             objective.unit: objective.count(batch),
         }
         return TrainState(state.step + 1, params, state.bits, opt_state), metrics
