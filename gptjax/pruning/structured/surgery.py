@@ -121,7 +121,8 @@ def width(
         n_inner=config.mlp_width,
         head_dim=config.head_width,
     )
-    return new, *_take(new, params, masks, WIDTH, keep_D)
+    classifiers = {f"classifiers/{c.name}/weight": 1 for c in config.classifiers}
+    return new, *_take(new, params, masks, WIDTH | classifiers, keep_D)
 
 
 _CUTS = {"layers": layers, "neurons": neurons, "heads": heads, "width": width}

@@ -233,3 +233,19 @@ def test_a_trained_model_survives_its_cut_in_stock_transformers(
     a_neuron = 2 * 192 + 1
     gone = {"layers": a_layer * drop, "neurons": 6 * a_neuron * drop}[what]
     assert sum(p.numel() for p in hf.parameters()) == 3_111_936 - gone
+
+
+def test_a_classifier_is_cut_along():
+    """It reads the residual stream, as the output layer does."""
+    labels = model.Classifier(name="mood", labels=("a", "b", "c"), pad_token_id=0)
+    config = dataclasses.replace(CONFIG, classifiers=(labels,))
+    params = noisy_params(config)
+    for what, keep in KEPT.items():
+        new, cut, _ = CUTS[what](config, params, None, keep)
+        wanted = jax.tree.map(lambda leaf: leaf.shape, model.shapes(new))
+        assert jax.tree.map(lambda leaf: leaf.shape, cut) == wanted
+        assert new.classifiers == (labels,)
+    weight = params["classifiers"]["mood"]["weight"]
+    np.testing.assert_array_equal(
+        cut["classifiers"]["mood"]["weight"], np.asarray(weight)[:, KEPT["width"]]
+    )
