@@ -268,7 +268,9 @@ def test_a_trained_classifier_is_trained_on(settings, tmp_path):
             {"mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2}, marks=pytest.mark.slow
         ),
         {"training.accumulation_steps": 2},
-        {"mesh.fsdp": 1, "mesh.data": 4, "mesh.context": 2},
+        pytest.param(
+            {"mesh.fsdp": 1, "mesh.data": 4, "mesh.context": 2}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_meshes_and_accumulation_change_nothing(settings, tmp_path, overrides):

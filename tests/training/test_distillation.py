@@ -303,6 +303,7 @@ def test_a_stopped_taught_run_ends_where_the_unbroken_one_does(
     assert one == other
 
 
+@pytest.mark.slow
 def test_a_student_of_fewer_layers_learns_from_the_whole_model(
     tiny_settings, tmp_path, made_up_times
 ):
@@ -323,6 +324,7 @@ def test_a_student_of_fewer_layers_learns_from_the_whole_model(
     assert np.isfinite(run.rounds[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_training_with_another_run_as_teacher(tiny_settings, tmp_path):
     """Its folder names it."""
     first = training.train(tiny_settings(tmp_path / "first"))
