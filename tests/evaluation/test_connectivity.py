@@ -141,7 +141,7 @@ def test_models_of_other_shapes_are_refused():
     with pytest.raises(
         errors.UserError,
         match=r"blocks/mlp/down/kernel is \(2, 64, 16\) in the first model and is "
-        r"\(2, 32, 16\) in the second",
+        r"\(2, 32, 16\) in another",
     ):
         _connect(_params(0), small)
     untied = model.shapes(dataclasses.replace(CONFIG, tie_word_embeddings=False))
