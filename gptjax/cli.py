@@ -190,6 +190,7 @@ def report(
 for command in (
     commands.convert,
     commands.average,
+    commands.augment,
     commands.evaluate,
     commands.predict,
     commands.connect,

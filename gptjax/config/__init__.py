@@ -7,6 +7,7 @@ model come from the checkpoint.
 from gptjax.config.base import ComputeDtype as ComputeDtype
 from gptjax.config.compare import Compare as Compare
 from gptjax.config.compare import Method as Method
+from gptjax.config.loading import augmentation as augmentation
 from gptjax.config.loading import check as check
 from gptjax.config.loading import dump as dump
 from gptjax.config.loading import load as load
@@ -18,6 +19,7 @@ from gptjax.config.pruning import Removal as Removal
 from gptjax.config.pruning import Rewind as Rewind
 from gptjax.config.pruning import Updates as Updates
 from gptjax.config.run import Run as Run
+from gptjax.config.sections import Augmentation as Augmentation
 from gptjax.config.sections import Calibration as Calibration
 from gptjax.config.sections import Data as Data
 from gptjax.config.sections import Distillation as Distillation

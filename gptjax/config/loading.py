@@ -15,6 +15,7 @@ import yaml
 from gptjax import assets, errors
 from gptjax.config.base import Section
 from gptjax.config.run import Run
+from gptjax.config.sections import Augmentation
 
 
 def load(
@@ -111,3 +112,30 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
         yield annotation
     for argument in typing.get_args(annotation):
         yield from _sections_in(argument)
+
+
+def augmentation(
+    operations: Sequence[str], strength: float, synonyms: str | None
+) -> Augmentation:
+    """The `augmentation` section that the options of a command stand for.
+
+    Args:
+      operations: `name=chance` each.
+
+    Raises:
+      UserError: naming the option and what it may be.
+    """
+    chances = {}
+    for given in operations:
+        name, _, chance = given.partition("=")
+        chances[name] = chance
+    values = {"operations": chances, "strength": strength, "synonyms": synonyms}
+    try:
+        return Augmentation.model_validate(values)
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+        message = problem["msg"].removeprefix("Value error, ")
+        raise errors.UserError(
+            f"--{where or 'operation'}: {message}".replace("operations.", "operation ")
+        ) from error

@@ -32,7 +32,8 @@ class Run(Section):
     @pydantic.model_validator(mode="after")
     def _task_fits(self):
         is_language = self.task.kind == "language"
-        foreign = ("limit", "valid_fraction") if is_language else ("respect_documents",)
+        foreign = ("limit", "valid_fraction", "augmentation")
+        foreign = foreign if is_language else ("respect_documents",)
         for name in foreign:
             default = sections.Data.model_fields[name].default
             if getattr(self.data, name) != default:

@@ -53,6 +53,40 @@ class Source(Section):
         return name if self.split is None else f"{name}[{self.split}]"
 
 
+Operation = Literal[
+    "synonyms", "insertion", "swap", "deletion", "shuffle", "sentences", "duplication"
+]
+
+
+class Augmentation(Section):
+    """Changes that training texts undergo, anew each time that they are read."""
+
+    operations: dict[Operation, Fraction]
+    """With what probability each is applied, in this order: words replaced by
+    `synonyms`; synonyms inserted; words swapped; words deleted; words moved a few
+    places (`shuffle`); two `sentences` swapped; a short text said twice
+    (`duplication`)."""
+    strength: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
+    """What fraction of words the first four change; one word at least."""
+    synonyms: str | None = None
+    """A file of them, or `wordnet` (English; extra `wordnet`)."""
+
+    @pydantic.model_validator(mode="after")
+    def _has_synonyms(self):
+        for name in ("synonyms", "insertion"):
+            if self.operations.get(name) and self.synonyms is None:
+                raise ValueError(
+                    f"operations.{name}: needs synonyms: wordnet or a file"
+                )
+        if not any(self.operations.values()):
+            raise ValueError("operations: none is ever applied")
+        if self.synonyms and not (
+            self.operations.get("synonyms") or self.operations.get("insertion")
+        ):
+            raise ValueError("synonyms: neither synonyms nor insertion is applied")
+        return self
+
+
 class Data(Section):
     """Texts, and how they become sequences."""
 
@@ -61,6 +95,8 @@ class Data(Section):
     valid_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
     """Where texts are classified and `valid` is missing: how many of the training texts
     validate instead, of every label the same fraction."""
+    augmentation: Augmentation | None = None
+    """Where texts are classified; validation texts stay as they are."""
     limit: Positive | None = None
     """Where texts are classified: train on so many of them, drawn by the run's seed."""
     sequence_tokens: Positive = 1024

@@ -1,5 +1,6 @@
 """Texts to batches of tokens on devices."""
 
+from gptjax.data.augmentation import Augmentation as Augmentation
 from gptjax.data.batches import Batches as Batches
 from gptjax.data.cache import cache_folder as cache_folder
 from gptjax.data.example_batches import ExampleBatches as ExampleBatches

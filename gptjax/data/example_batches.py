@@ -1,7 +1,7 @@
 """An endless, shuffled, resumable stream of batches of labelled texts."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,19 +31,23 @@ def fill(
     longest: int,
     pad_id: int,
     with_labels: bool = False,
+    ids_of: Callable[[int, int], np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """The texts of the given numbers, cut to `longest` tokens, and filled up.
 
     Args:
       numbers: integers (...); below 0: a row of padding without a class.
       with_labels: whether tokens are to be predicted as well.
+      ids_of: gives the token ids of the text in a row, from its number and the row, in
+        place of `examples.ids`.
 
     Returns:
       `tokens` (..., T) int32 and `classes` (...) int32; if asked for, `labels` (..., T)
       int32, the tokens again, but -100 for padding.
     """
     flat = numbers.reshape(-1)
-    texts = [examples.ids(n)[:longest] if n >= 0 else () for n in flat]
+    ids_of = ids_of or (lambda number, row: examples.ids(number))
+    texts = [ids_of(n, row)[:longest] if n >= 0 else () for row, n in enumerate(flat)]
     length = padded_length(max(map(len, texts)), longest)
     tokens = np.full((len(flat), length), pad_id, np.int32)
     for row, text in zip(tokens, texts, strict=True):
@@ -79,6 +83,7 @@ class ExampleBatches(Iterator[dict[str, np.ndarray]]):
         seed: int,
         pad_id: int,
         with_labels: bool = False,
+        change: Callable[[int, np.random.Generator], np.ndarray] | None = None,
         process_index: int = 0,
         process_count: int = 1,
     ):
@@ -87,6 +92,8 @@ class ExampleBatches(Iterator[dict[str, np.ndarray]]):
         Args:
           sequence_tokens: the most tokens of a text; more are cut off.
           pad_id, with_labels: as for `fill`.
+          change: gives the token ids of a changed text, from its number and a random
+            generator that the seed and the place in the stream make; None: texts stay.
           batch_sequences: B, of all processes and accumulation steps together.
           accumulation_steps: A.
           process_index: which share of each batch is wanted (see `process_share`).
@@ -101,7 +108,7 @@ class ExampleBatches(Iterator[dict[str, np.ndarray]]):
                 f"training.batch_sequences: {batch_sequences} does not divide over "
                 f"{accumulation_steps} accumulation steps x {process_count} processes"
             )
-        self._examples, self._seed = examples, seed
+        self._examples, self._seed, self._change = examples, seed, change
         self._fill = functools.partial(
             fill,
             examples,
@@ -131,7 +138,16 @@ class ExampleBatches(Iterator[dict[str, np.ndarray]]):
             self._group = (group, self._sort(group))
         numbers = self._group[1][number]
         self._place += 1
-        batch = self._fill(numbers.reshape(self._shape))
+        place = self._place
+        ids_of = None
+        if self._change is not None:
+
+            def ids_of(number, row):
+                return self._change(
+                    number, np.random.default_rng([self._seed, 2, place, row])
+                )
+
+        batch = self._fill(numbers.reshape(self._shape), ids_of=ids_of)
         return {name: array[:, self._process] for name, array in batch.items()}
 
     def _sort(self, group: int) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from gptjax import config, errors
-from gptjax.data import corpus, sources, tokenization
+from gptjax.data import cache, corpus, sources, tokenization
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.data.tokens import Tokens
 
@@ -29,6 +29,10 @@ class Examples:
     """What the numbers stand for."""
     name: str = "the texts"
     """What reports call them."""
+    texts: tuple[str, ...] = ()
+    """Of all documents of the source, where they are to be changed."""
+    encode: Callable[[str], np.ndarray] | None = None
+    """What makes token ids of a changed text."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,6 +58,17 @@ class Examples:
         """The token ids of a text, counted from 0 among these."""
         start = self.tokens.document_starts[self.rows[number]]
         return self.tokens.ids[start : start + self.lengths[number]]
+
+    def changed(
+        self, change: Callable[[str, np.random.Generator], str]
+    ) -> Callable[[int, np.random.Generator], np.ndarray]:
+        """A function (number, generator) that gives the token ids of a changed text."""
+        assert self.encode is not None
+
+        def ids(number, rng):
+            return self.encode(change(self.texts[self.rows[number]], rng))
+
+        return ids
 
     def take(self, numbers: np.ndarray) -> "Examples":
         """Those of the given numbers, in their order of the source."""
@@ -86,17 +101,19 @@ def read_examples(
     cache_dir: str | None,
     vocab_size: int | None,
     progress: bool,
+    keep_texts: bool = False,
 ) -> Examples:
     """The labelled texts of a source; tokens as `tokenize` gives them.
 
     Args:
       labels: those that there may be; None: whichever there are, in the order of
         numbers, if all are whole numbers, else of the alphabet.
+      keep_texts: whether the result is to have them.
 
     Raises:
       UserError: one line naming file and place: no label, another one, an empty text.
     """
-    found = []
+    found, texts = [], []
     for document in read_labelled(source):
         if labels is not None and document.label not in labels:
             raise errors.UserError(
@@ -104,6 +121,8 @@ def read_examples(
                 f"model has: {', '.join(labels)}"
             )
         found.append(document.label)
+        if keep_texts:
+            texts.append(document.text)
     if labels is None:
         labels = sorted(set(found), key=_order)
         if len(labels) < 2:
@@ -132,7 +151,17 @@ def read_examples(
         classes=np.array([numbers[label] for label in found], np.int32),
         labels=tuple(labels),
         name=source.name,
+        texts=tuple(texts),
+        encode=_encoder(tokenizer, append_eos, cache_dir) if keep_texts else None,
     )
+
+
+def _encoder(
+    tokenizer: Tokenizer, append_eos: bool, cache_dir: str | None
+) -> Callable[[str], np.ndarray]:
+    facts = tokenizer.facts(cache.cache_folder(cache_dir))
+    end = [facts.eos_id] if append_eos else []
+    return lambda text: np.array([*tokenizer.backend.encode(text).ids, *end], np.int32)
 
 
 def tokenize_texts(

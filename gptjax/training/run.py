@@ -184,7 +184,13 @@ def _read_examples(
     Args:
       labels: those of the model; None: those of the training texts.
     """
-    train = data.read_examples(settings.data.train, tokenizer, labels=labels, **given)
+    train = data.read_examples(
+        settings.data.train,
+        tokenizer,
+        labels=labels,
+        keep_texts=settings.data.augmentation is not None,
+        **given,
+    )
     if settings.data.valid is None:
         train, valid = data.divide(
             train, settings.data.valid_fraction, seed=settings.seed

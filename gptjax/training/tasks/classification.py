@@ -26,6 +26,10 @@ class Classification:
     ):
         self.train, self.valid = train, valid
         self._settings, self._config, self._mesh = settings, model_config, mesh
+        wanted = settings.data.augmentation
+        self._change = None
+        if wanted is not None:
+            self._change = train.changed(data.Augmentation(wanted))
         task = settings.task
         self.objective = objectives.Classification(
             classifier=task.name,
@@ -50,6 +54,7 @@ class Classification:
             seed=seed,
             pad_id=self._config.classifier(self._settings.task.name).pad_token_id,
             with_labels=bool(self._settings.task.language_weight),
+            change=self._change,
             process_index=process_index,
             process_count=process_count,
         )
