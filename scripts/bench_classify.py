@@ -3,11 +3,11 @@
     python scripts/bench_classify.py --train train.csv --valid valid.csv --test test.csv
 
 Both learn the labels of the same texts: all of them, and a few drawn with every label's
-share. The GPT-2 (the packaged one, or `--model`) trains for some passes, and goes back
-to its best step where four evaluations on the validation texts find no better; the
-regression takes the regularization with the best accuracy there. Accuracies are of the
-test texts, means over seeds, which draw the texts and the batches. Needs scikit-learn
-(extra `test`).
+share. The GPT-2 (the packaged one, or `--model`) trains for some passes, with the texts
+as they are and augmented (words swapped, deleted, moved), and goes back to its best
+step where two evaluations on the validation texts find no better; the regression takes
+the regularization with the best accuracy there. Accuracies are of the test texts, means
+over seeds, which draw the texts and the batches. Needs scikit-learn (extra `test`).
 """
 
 import pathlib
@@ -21,6 +21,10 @@ import numpy as np
 import gptjax
 from gptjax import config, convert, data
 
+KINDS: dict[str, dict[str, float] | None] = {
+    "GPT-2": None,
+    "GPT-2, texts augmented": {"swap": 0.3, "deletion": 0.3, "shuffle": 0.3},
+}
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
@@ -30,20 +34,27 @@ def main() -> None:
     for name in ("train", "valid", "test"):
         parser.add_argument(f"--{name}", required=True, help="CSV or JSONL")
     parser.add_argument("--model", default="packaged")
-    parser.add_argument("--texts", type=int, nargs="*", default=[200, 1000])
+    parser.add_argument(
+        "--texts", type=int, nargs="*", default=[200, 1000, 0], help="0: all of them"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--passes", type=float, default=6, help="over the texts, at most"
+        "--passes", type=float, default=8, help="over the texts, at most"
     )
     given = parser.parse_args()
     if given.quick:
-        given.texts, given.seeds, given.passes = given.texts[:1], 1, 0.1
+        given.seeds, given.passes = 1, 0.1
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
-        for limit in [*given.texts, None]:
+        for count in given.texts:
+            rivals = found.setdefault(str(count or "all"), {})
+            limit = count or None
             for seed in range(given.seeds):
-                _add(found, limit, _gpt(pathlib.Path(name), given, limit, seed))
-                _add(found, limit, {"regression": _regression(given, limit, seed)})
+                for kind, how in KINDS.items():
+                    reached = _gpt(pathlib.Path(name), given, limit, seed, how)
+                    rivals.setdefault(kind, []).append(reached)
+                reached = _regression(given, limit, seed)
+                rivals.setdefault("regression", []).append(reached)
     for count, rivals in found.items():
         for name, values in rivals.items():
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -52,10 +63,11 @@ def main() -> None:
         given.out,
         {"benchmark": "classify", "accuracy": found},
         ratios={
-            f"accuracy GPT-2 / regression, {count} texts": benching.ratio(
-                rivals["GPT-2"], rivals["regression"]
+            f"accuracy {kind} / regression, {count} texts": benching.ratio(
+                rivals[kind], rivals["regression"]
             )
             for count, rivals in found.items()
+            for kind in KINDS
         },
     )
 
@@ -64,42 +76,40 @@ def _percent(values: list[float]) -> str:
     return f"{statistics.mean(values):.2%}"
 
 
-def _add(found, limit, accuracies) -> None:
-    rivals = found.setdefault("all" if limit is None else str(limit), {})
-    for name, accuracy in accuracies.items():
-        rivals.setdefault(name, []).append(accuracy)
-
-
 def _gpt(
-    folder: pathlib.Path, given: Any, limit: int | None, seed: int
-) -> dict[str, float]:
-    """The test accuracy of the packaged GPT-2, fine-tuned."""
+    folder: pathlib.Path,
+    given: Any,
+    limit: int | None,
+    seed: int,
+    how: dict[str, float] | None,
+) -> float:
+    """The test accuracy of the packaged GPT-2, fine-tuned on texts changed as said."""
     count = len(_texts(given.train)[0]) if limit is None else limit
     batch = 16
     steps = max(4, round(given.passes * count / batch))
-    every = max(2, steps // 12)
     run = gptjax.train(
         None,
         **{
             "model": given.model,
-            "out": str(folder / f"{limit}-{seed}"),
+            "out": str(folder / f"{limit}-{seed}-{how is None}"),
             "seed": seed,
             "task.kind": "classification",
             "data.train": given.train,
             "data.valid": given.valid,
             "data.limit": limit,
             "data.sequence_tokens": 128,
+            "data.augmentation": None if how is None else {"operations": how},
             "training.steps": steps,
             "training.batch_sequences": batch,
-            "training.evaluate_every_steps": every,
-            "training.early_stopping_evaluations": 4,
+            "training.evaluate_every_steps": max(2, steps // 6),
+            "training.early_stopping_evaluations": 2,
             "optimizer.learning_rate": 5e-4,
             "optimizer.warmup_steps": steps // 10,
             "optimizer.weight_decay": 0.01,
             "evaluation.batch_sequences": 32,
         },
     )
-    return {"GPT-2": run.model.classify(given.test, batch_sequences=32).accuracy}
+    return run.model.classify(given.test, batch_sequences=32).accuracy
 
 
 def _regression(given: Any, limit: int | None, seed: int) -> float:

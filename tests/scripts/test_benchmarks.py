@@ -138,6 +138,6 @@ def test_bench_classify_puts_a_regression_beside(tmp_path):
     path = tmp_path / "texts.csv"
     path.write_text("label,text\n" + rows)
     names = (f"--{name}={path}" for name in ("train", "valid", "test"))
-    found, _ = _run("classify", tmp_path, *names, "--texts", "20")
+    found, _ = _run("classify", tmp_path, *names, "--texts", "20", "0")
     assert found["accuracy"]["20"]["regression"] == [1.0]
     assert set(found["accuracy"]) == {"20", "all"}
