@@ -91,6 +91,8 @@ class Config:
                 raise errors.UserError(
                     f"{name} is {getattr(self, name)}; it must be between 0 and 1"
                 )
+        # Of JSON, a list, which could be no static argument.
+        object.__setattr__(self, "classifiers", tuple(self.classifiers))
         names = [each.name for each in self.classifiers]
         if len(set(names)) < len(names):
             raise errors.UserError(f"classifiers {', '.join(names)}: a name twice")
