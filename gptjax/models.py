@@ -172,6 +172,12 @@ class Model:
             missing column, an empty text.
         """
         classifier = self._classifier()
+        longest = sequence_tokens or self.config.n_positions
+        if longest > self.config.n_positions:
+            raise errors.UserError(
+                f"context {longest} is longer than the model's n_positions "
+                f"{self.config.n_positions}"
+            )
         examples = data.read_examples(
             _source(texts),
             data.Tokenizer.of(self.tokenizer),
@@ -183,7 +189,7 @@ class Model:
             self.params,
             examples,
             classifier=classifier.name,
-            sequence_tokens=sequence_tokens or self.config.n_positions,
+            sequence_tokens=longest,
             batch_sequences=batch_sequences,
             progress=progress,
         )
@@ -283,12 +289,15 @@ def load(name: str | pathlib.Path, *, dtype: Any = jnp.float32) -> Model:
     """
     folder = convert.resolve(name)
     config, params = convert.load(folder, dtype=dtype)
+    return _with_tokenizer(config, params, folder)
+
+
+def _with_tokenizer(config: model.Config, params: Any, folder: pathlib.Path) -> Model:
     tokenizer = data.Tokenizer(folder)
     facts = tokenizer.facts(data.cache_folder(None))
-    data.check_tokenizer(facts, config.vocab_size, str(name))
-    if config.classifiers:
-        pad_id = data.padding_id(facts, str(name))
-        config = config.with_padding(pad_id)
+    data.check_tokenizer(facts, config.vocab_size, str(folder))
+    if any(each.pad_token_id is None for each in config.classifiers):
+        config = config.with_padding(data.padding_id(facts, str(folder)))
     return Model(config, params, tokenizer.loaded, folder)
 
 
@@ -314,8 +323,7 @@ def average(
         _check_alike(configs[0], folders[0], other, folder)
     loads = [functools.partial(_params, folder) for folder in folders]
     params = compression.average(loads, weights, zeros=zeros)
-    tokenizer = data.Tokenizer(folders[0]).loaded
-    return Model(configs[0], params, tokenizer, folders[0])
+    return _with_tokenizer(configs[0], params, folders[0])
 
 
 def _params(folder: pathlib.Path) -> Any:

@@ -42,10 +42,10 @@ def average(
     weights = [1.0] * len(loads) if weights is None else list(weights)
     if len(weights) != len(loads):
         raise errors.UserError(
-            f"--weights: {len(weights)} for {len(loads)} models; give one for each"
+            f"--weight: {len(weights)} for {len(loads)} models; give one for each"
         )
     if sum(weights) <= 0:
-        raise errors.UserError("--weights: their sum must be positive")
+        raise errors.UserError("--weight: their sum must be positive")
     shares = [weight / sum(weights) for weight in weights]
     first = loads[0]()
     like = jax.eval_shape(lambda params: params, first)

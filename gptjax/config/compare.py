@@ -18,7 +18,8 @@ class Method(Section):
     training: dict[str, Any] = pydantic.Field(default_factory=dict)
     """Changes of the `training` section, e.g. `steps: 0`."""
     distillation: dict[str, Any] | None = None
-    """The method's `distillation` section; None: that of the config, if any."""
+    """The method's `distillation` section, `{}` for no teacher; None: that of the
+    config, if any."""
     sparsities: tuple[Sparsity, ...] | None = None
     """None: those of `compare`. None, too, where N:M, `masks_from` or `structured` say
     how much goes."""

@@ -33,7 +33,7 @@ class Run(Section):
     def _task_fits(self):
         is_language = self.task.kind == "language"
         foreign = ("limit", "valid_fraction", "augmentation")
-        foreign = foreign if is_language else ("respect_documents",)
+        foreign = foreign if is_language else ("respect_documents", "append_eos")
         for name in foreign:
             default = sections.Data.model_fields[name].default
             if getattr(self.data, name) != default:
@@ -42,11 +42,18 @@ class Run(Section):
                 )
         if is_language:
             return self
-        if self.evaluation.limit_tokens or self.evaluation.sample_prompt:
-            raise ValueError(
-                "evaluation: limit_tokens and sample_prompt are of task.kind language; "
-                "leave them out"
-            )
+        if self.data.valid is not None and (
+            self.data.valid_fraction
+            != sections.Data.model_fields["valid_fraction"].default
+        ):
+            raise ValueError("data.valid_fraction: data.valid is given; leave it out")
+        for name, field in sections.Evaluation.model_fields.items():
+            if name != "batch_sequences" and getattr(self.evaluation, name) != (
+                field.default
+            ):
+                raise ValueError(
+                    f"evaluation.{name}: is of task.kind language; leave it out"
+                )
         if self.pruning is not None and "twin" in self.pruning.controls:
             raise ValueError(
                 "pruning.controls: twin compares losses of tokens; with task.kind "
@@ -58,6 +65,8 @@ class Run(Section):
     def _teacher_fits(self):
         if self.distillation is None:
             return self
+        if not self.training.steps and self.compare is None:
+            raise ValueError("distillation: training.steps 0 learn from no teacher")
         is_dense = self.distillation.teacher == "dense"
         if is_dense and self.pruning is None and self.compare is None:
             raise ValueError(
@@ -89,6 +98,24 @@ class Run(Section):
             raise ValueError(
                 "optimizer.plateau_evaluations: needs training.evaluate_every_steps "
                 "and data.valid"
+            )
+        early = self.training.early_stopping_evaluations
+        if optimizer.plateau_evaluations and 0 < early <= optimizer.plateau_evaluations:
+            raise ValueError(
+                f"optimizer.plateau_evaluations: training stops after {early} "
+                "evaluations without a better one, before the rate could fall"
+            )
+        if (
+            optimizer.unfreeze_every_steps
+            and self.pruning is not None
+            and (
+                self.pruning.rewind.schedule == "continue"
+                or self.pruning.rewind.to.startswith("step:")
+            )
+        ):
+            raise ValueError(
+                "optimizer.unfreeze_every_steps: every round would freeze anew, while "
+                "its schedule goes on; rewind to pretrained and restart it"
             )
         if optimizer.plateau_factor != 0.5 and not optimizer.plateau_evaluations:
             raise ValueError(

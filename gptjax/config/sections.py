@@ -129,6 +129,14 @@ class Task(Section):
     """How much of the language-modelling loss of the same texts is added (GPT-1, 2018,
     takes 0.5)."""
 
+    @pydantic.field_validator("class_weights", mode="before")
+    @classmethod
+    def _labels_are_text(cls, value):
+        """YAML reads the label 1 as a number."""
+        if isinstance(value, dict):
+            return {str(label): weight for label, weight in value.items()}
+        return value
+
     @pydantic.model_validator(mode="after")
     def _fits_its_kind(self):
         for name in ("name", "class_weights", "language_weight"):
@@ -256,6 +264,9 @@ class Distillation(Section):
             )
         if self.layers == ():
             raise ValueError("layers: give some pairs, or leave them out")
+        default = type(self).model_fields["temperature"].default
+        if not self.weight and self.temperature != default:
+            raise ValueError("temperature: weight 0 compares no scores; leave it out")
         if not (self.weight or self.hidden_weight or self.attention_weight):
             raise ValueError("weight: 0, and no other: the teacher would teach nothing")
         return self

@@ -83,8 +83,10 @@ def open_corpus(
                     label = None
                     if label_column is not None:
                         label = inside_batch.column(label_column)[offset].as_py()
-                        if names is not None and label is not None and label >= 0:
-                            label = names[label]
+                        if names is not None and label is not None:
+                            # -1 stands for none, e.g. in a test split.
+                            is_known = 0 <= label < len(names)
+                            label = names[label] if is_known else None
                         label = corpus.as_label(label, place, label_column)
                     yield corpus.Document(text, place, at - wanted.start + 1, label)
                 row = inside.stop

@@ -184,6 +184,8 @@ def read_synonyms(path: pathlib.Path) -> dict[str, list[str]]:
     if path.suffix == ".json":
         try:
             values = json.loads(text)
+            if not all(isinstance(own, list) for own in values.values()):
+                raise TypeError
             return {word.lower(): [str(s) for s in own] for word, own in values.items()}
         except (ValueError, AttributeError, TypeError) as error:
             raise errors.UserError(
@@ -219,6 +221,8 @@ def _wordnet() -> Synonyms:
         raise errors.UserError(
             'synonyms: wordnet needs: pip install "gptjax[wordnet]"'
         ) from error
+    # Batches are made in a thread of their own; one at a time asks.
+    wn.config.allow_multithreading = True
     try:
         english = wn.Wordnet(lang="en")
     except wn.Error as error:

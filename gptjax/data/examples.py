@@ -1,6 +1,7 @@
 """Labelled texts: read, checked, divided."""
 
 import dataclasses
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -59,6 +60,13 @@ class Examples:
         start = self.tokens.document_starts[self.rows[number]]
         return self.tokens.ids[start : start + self.lengths[number]]
 
+    @property
+    def joined(self) -> Tokens:
+        """The tokens of these texts alone, one after another."""
+        ids = [self.ids(number) for number in range(len(self))]
+        starts = np.cumsum([0, *map(len, ids[:-1])])
+        return Tokens(np.concatenate(ids), starts, bytes=0, name=self.name)
+
     def changed(
         self, change: Callable[[str, np.random.Generator], str]
     ) -> Callable[[int, np.random.Generator], np.ndarray]:
@@ -106,8 +114,8 @@ def read_examples(
     """The labelled texts of a source; tokens as `tokenize` gives them.
 
     Args:
-      labels: those that there may be; None: whichever there are, in the order of
-        numbers, if all are whole numbers, else of the alphabet.
+      labels: those that there may be; None: whichever there are, whole numbers by
+        their size, then words by the alphabet.
       keep_texts: whether the result is to have them.
 
     Raises:
@@ -161,7 +169,13 @@ def _encoder(
 ) -> Callable[[str], np.ndarray]:
     facts = tokenizer.facts(cache.cache_folder(cache_dir))
     end = [facts.eos_id] if append_eos else []
-    return lambda text: np.array([*tokenizer.backend.encode(text).ids, *end], np.int32)
+
+    def encode(text):
+        # As `tokenize` does it: without what the tokenizer would put around a text.
+        ids = tokenizer.backend.encode(text, add_special_tokens=False).ids
+        return np.array([*ids, *end], np.int32)
+
+    return encode
 
 
 def tokenize_texts(
@@ -175,7 +189,8 @@ def tokenize_texts(
     for number, text in enumerate(texts):
         if not text.strip():
             raise errors.UserError(f"text {number + 1}: an empty text has no class")
-    ids = [np.array(e.ids, np.int32) for e in tokenizer.backend.encode_batch(texts)]
+    found = tokenizer.backend.encode_batch(list(texts), add_special_tokens=False)
+    ids = [np.array(each.ids, np.int32) for each in found]
     ends = np.cumsum([len(text) for text in ids])
     tokens = Tokens(
         ids=np.concatenate([*ids, np.zeros(0, np.int32)]),
@@ -188,7 +203,7 @@ def tokenize_texts(
 
 def _order(label: str) -> tuple[bool, int, str]:
     """Whole numbers by their size, before words."""
-    is_number = label.lstrip("-").isdecimal()
+    is_number = re.fullmatch(r"-?[0-9]+", label) is not None
     return not is_number, int(label) if is_number else 0, label
 
 

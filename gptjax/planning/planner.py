@@ -156,6 +156,11 @@ def plan(
             f"task.kind: {settings.task.kind}; only language modelling is planned, "
             "which takes as much and its loss on top"
         )
+    if settings.distillation is not None:
+        raise errors.UserError(
+            "distillation: what a teacher takes is not planned; leave it out, and add "
+            "its weights and a forward pass"
+        )
     model_config = shapes.resolve(settings.model)
     kinds = topologies.sizes(topology)
     if kinds:

@@ -70,6 +70,7 @@ def run(settings: config.Run, *, measures_all: bool = False) -> Pruned:
         trainer = prepared.trainer(schedule_steps=max(r.end for r in planned))
         context = Context(prepared, trainer, settings.pruning, folder)
         choosing.check(context)
+        prepared.check_teacher(trainer)
         summary = run_lib.start_summary(prepared, trainer)
         reports = [
             _run_round(context, this, summary, zips=measures_all or this is planned[-1])

@@ -59,8 +59,10 @@ def draw(labels: list[str], confusion: list[list[int]], stem: pathlib.Path) -> N
         plot = drawn.subplots()
         shown = plot.imshow(shares, cmap="cividis", vmin=0, vmax=1)
         plot.grid(visible=False)
-        plot.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-        plot.set_yticks(range(len(labels)), labels)
+        # A dollar would begin a formula.
+        ticks = [label.replace("$", r"\$") for label in labels]
+        plot.set_xticks(range(len(labels)), ticks, rotation=45, ha="right")
+        plot.set_yticks(range(len(labels)), ticks)
         plot.set_xlabel("given")
         plot.set_ylabel("true")
         if len(labels) <= _FEW:

@@ -41,7 +41,8 @@ def image(description: str, stem: str) -> str:
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, every column to the right."""
-    lines = [titles, ["---:"] * len(titles), *rows]
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in (titles, *rows)]
+    lines.insert(1, ["---:"] * len(titles))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -171,6 +171,8 @@ def make(
                 f"{where}: its classifier {task.classifier} has the labels {has}; the "
                 f"student's are {', '.join(own)}, in that order"
             )
+        # Batches are filled up with the student's padding.
+        teacher = dataclasses.replace(teacher, classifiers=student.classifiers)
     elif not teacher.predicts_tokens:
         raise errors.UserError(f"{where}: a classifier has no scores of the next token")
     for weight, field in (("hidden_weight", "n_embd"), ("attention_weight", "n_head")):

@@ -51,4 +51,10 @@ def average_of(opt_state: optax.OptState) -> Any:
     Raises:
       KeyError: it is not in the optimizer's chain.
     """
-    return optax.tree_utils.tree_get(opt_state, "average")
+
+    def is_own(path, value):
+        # A classifier may be called so, too.
+        del value
+        return getattr(path[-1], "tuple_name", None) == "AverageState"
+
+    return optax.tree_utils.tree_get(opt_state, "average", filtering=is_own)

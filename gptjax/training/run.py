@@ -72,11 +72,7 @@ class Prepared:
 
         A classifier that the folder has not is made anew, by the run's seed.
         """
-        found, params = convert.load(
-            folder or self.source,
-            dtype=jnp.float32,
-            shardings=lambda shapes: sharding.param_shardings(self.mesh, shapes),
-        )
+        found, params = self._load(folder or self.source)
         return heads.fit(
             params, found, self.model_config, self.mesh, seed=self.settings.seed
         )
@@ -99,25 +95,41 @@ class Prepared:
             folder = convert.resolve(name)
         if folder is None:
             return
-        self._check_tokens(folder, name)
-        found, params = convert.load(
+        trainer.teach(name, *self._load(folder))
+
+    def check_teacher(self, trainer: Trainer) -> None:
+        """Raises a `UserError` unless the config's teacher fits, before any work."""
+        wanted = self.settings.distillation
+        if wanted is None:
+            return
+        name, found = wanted.teacher, self.model_config
+        pruning = self.settings.pruning
+        if pruning is not None and pruning.schedule != "iterative":
+            # Round 0 does not train: the dense model is the one that came.
+            found = convert.read_config(self.source)
+        if name != "dense":
+            folder = convert.resolve(name)
+            found = convert.read_config(folder)
+            cache = data.cache_folder(self.settings.data.cache_dir)
+            other = data.Tokenizer(folder).facts(cache).digest
+            if self.tokenizer.facts(cache).digest != other:
+                raise errors.UserError(
+                    f"distillation.teacher: {name}: its tokenizer is not the "
+                    "student's; their scores are of other tokens"
+                )
+        if found.n_positions < self.settings.data.sequence_tokens:
+            raise errors.UserError(
+                f"distillation.teacher: {name}: n_positions {found.n_positions} are "
+                f"fewer than data.sequence_tokens {self.settings.data.sequence_tokens}"
+            )
+        trainer.check_teacher(name, found)
+
+    def _load(self, folder: pathlib.Path) -> tuple[model.Config, Any]:
+        return convert.load(
             folder,
             dtype=jnp.float32,
             shardings=lambda shapes: sharding.param_shardings(self.mesh, shapes),
         )
-        trainer.teach(name, found, params)
-
-    def _check_tokens(self, teacher: pathlib.Path, name: str) -> None:
-        cache = data.cache_folder(self.settings.data.cache_dir)
-        own, other = (
-            each.facts(cache).digest
-            for each in (self.tokenizer, data.Tokenizer(teacher))
-        )
-        if own != other:
-            raise errors.UserError(
-                f"distillation.teacher: {name}: its tokenizer is not the student's; "
-                "their scores are of other tokens"
-            )
 
     def export(self, folder: pathlib.Path, params: Any) -> None:
         """Writes params as a Hugging Face folder with the source's tokenizer."""
@@ -139,6 +151,7 @@ def prepare(settings: config.Run) -> Prepared:
     given = _reading(settings, model_config.vocab_size)
     train: data.Tokens | data.Examples
     valid: data.Tokens | data.Examples | None = None
+    _check_head(settings, model_config)
     if settings.task.kind == "classification":
         known = heads.known_labels(model_config, settings.task.name)
         train, valid = _read_examples(settings, tokenizer, known, given)
@@ -147,6 +160,7 @@ def prepare(settings: config.Run) -> Prepared:
             model_config, settings.task.name, train.labels, pad_id
         )
     else:
+        model_config = dataclasses.replace(model_config, classifiers=())
         train = data.tokenize(settings.data.train, tokenizer, **given)
         if settings.data.valid is not None:
             valid = data.tokenize(settings.data.valid, tokenizer, **given)
@@ -160,6 +174,21 @@ def prepare(settings: config.Run) -> Prepared:
         train=train,
         valid=valid,
     )
+
+
+def _check_head(settings: config.Run, model_config: model.Config) -> None:
+    """Raises a `UserError` where a run needs scores of tokens and has none."""
+    is_language = settings.task.kind == "language"
+    needs = is_language or settings.task.language_weight or settings.pruning is not None
+    has = model_config.tie_word_embeddings or (
+        is_language and not model_config.classifiers
+    )
+    if needs and not has:
+        raise errors.UserError(
+            f"{settings.model}: a classifier without tied embeddings has no scores of "
+            "the next token, which language modelling, task.language_weight and "
+            "pruning (its calibration and timing) read"
+        )
 
 
 def _reading(settings: config.Run, vocab_size: int) -> dict[str, Any]:
@@ -249,15 +278,17 @@ def _has_begun(folder: pathlib.Path) -> bool:
 
 def _check_same_run(path: pathlib.Path, settings: config.Run) -> None:
     """Writes the resolved config, or compares with the one that is there."""
-    new = omegaconf.OmegaConf.create(config.dump(settings))
     if path.exists():
-        old = omegaconf.OmegaConf.load(path)
-        for key in _leaves(new):
+        old, new = (
+            _leaves(omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(text)))
+            for text in (path.read_text(encoding="utf-8"), config.dump(settings))
+        )
+        for key in sorted({*old, *new}):
             if any(
                 key == free or key.startswith(free + ".") for free in _FREE_TO_CHANGE
             ):
                 continue
-            before, now = (omegaconf.OmegaConf.select(c, key) for c in (old, new))
+            before, now = old.get(key), new.get(key)
             if before != now:
                 raise errors.UserError(
                     f"{path}: this folder holds a run with {key} {before}, not {now}; "
@@ -266,14 +297,14 @@ def _check_same_run(path: pathlib.Path, settings: config.Run) -> None:
     files.write_text(path, config.dump(settings))
 
 
-def _leaves(node: omegaconf.DictConfig, prefix: str = "") -> list[str]:
-    keys = []
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted keys; what lies in a list is one value."""
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    found = {}
     for name, value in node.items():
-        if isinstance(value, omegaconf.DictConfig) and value:
-            keys += _leaves(value, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
+        found |= _leaves(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,6 +364,14 @@ def train(settings: config.Run) -> Trained:
     with run_folder(settings) as folder:
         prepared = prepare(settings)
         trainer = prepared.trainer(schedule_steps=settings.training.steps)
+        if settings.distillation is not None and (
+            settings.distillation.teacher == "dense"
+        ):
+            raise errors.UserError(
+                "distillation.teacher: dense is what round 0 of a pruning run ends "
+                "with; to train, name a model"
+            )
+        prepared.check_teacher(trainer)
         summary = start_summary(prepared, trainer)
         prepared.teach(trainer)
         state, result = fit(

@@ -117,17 +117,23 @@ class Trainer:
         Raises:
           UserError: a teacher that does not fit the model.
         """
+        objective = self.check_teacher(name, teacher)
+        places = sharding.param_shardings(self.mesh, params)
+        self._taught_step = self._make_step(objective, places)
+        self._teacher_params = params
+
+    def check_teacher(
+        self, name: str, teacher: model.Config
+    ) -> distillation.Distillation:
+        """What is learnt from a teacher of that shape; raises as `teach` does."""
         assert self.settings.distillation is not None
-        objective = distillation.make(
+        return distillation.make(
             self.settings.distillation,
             self.task.objective,
             self.model_config,
             teacher,
             name=name,
         )
-        places = sharding.param_shardings(self.mesh, params)
-        self._taught_step = self._make_step(objective, places)
-        self._teacher_params = params
 
     @property
     def is_taught(self) -> bool:

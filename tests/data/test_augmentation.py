@@ -250,3 +250,19 @@ def test_an_operation_that_is_none_is_refused(tmp_path, capsys, arguments, wante
     assert wanted in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_wordnet_is_read_by_the_thread_that_makes_batches(tmp_path):
+    """Its database belongs to one thread, unless told otherwise."""
+    import concurrent.futures
+
+    import wn
+
+    wn.config.data_directory = tmp_path
+    (tmp_path / "tiny.xml").write_text(LMF)
+    wn.add(tmp_path / "tiny.xml", progress_handler=None)
+    settings = config.Augmentation(operations={"synonyms": 1.0}, synonyms="wordnet")
+    made = data.Augmentation(settings)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        found = pool.submit(made, "The film.", np.random.default_rng(0)).result()
+    assert found == "The movie."

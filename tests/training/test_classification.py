@@ -1,4 +1,4 @@
-"""Classifiers in the one training loop; stock PyTorch and scikit-learn the oracles."""
+"""Classifiers in the one training loop; stock PyTorch is the oracle."""
 
 import csv
 import json
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from sklearn import metrics
 
 import gptjax
 from gptjax import (
@@ -18,7 +17,6 @@ from gptjax import (
     convert,
     data,
     errors,
-    evaluation,
     masks,
     model,
     training,
@@ -168,27 +166,6 @@ def test_balanced_weights_are_scikit_learns():
     assert classification.class_weights(given, examples) == (1.0, 2.0, 3.0)
     with pytest.raises(errors.UserError, match="given for a; the labels are a, b, c"):
         classification.class_weights({"a": 1.0}, examples)
-
-
-@pytest.mark.parametrize("missing", [None, 1])
-def test_scores_are_scikit_learns(missing):
-    """A label that is never given, or never true, has nothing to divide by."""
-    rng = np.random.default_rng(1)
-    true, given = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
-    if missing is not None:
-        true[true == missing], given[given == 2] = 0, 3
-    counts = metrics.confusion_matrix(true, given, labels=range(4))
-    ours = evaluation.label_scores("abcd", counts.tolist())
-    wanted = metrics.precision_recall_fscore_support(
-        true, given, labels=range(4), zero_division=0
-    )
-    got = np.array([(s.precision, s.recall, s.f1, s.texts) for s in ours.values()])
-    np.testing.assert_allclose(got.T, wanted, rtol=1e-12)
-    mean = evaluation.weighted_scores(ours)
-    wanted = metrics.precision_recall_fscore_support(
-        true, given, labels=range(4), average="weighted", zero_division=0
-    )
-    np.testing.assert_allclose((mean.precision, mean.recall, mean.f1), wanted[:3])
 
 
 @pytest.fixture
@@ -349,7 +326,7 @@ def test_without_validation_texts_a_fraction_is_taken(settings, tmp_path):
         ({"task.kind": "language"}, "name: kind language has none"),
         ({"data.respect_documents": True}, "data.respect_documents"),
         ({"task.class_weights": {"glad": -1.0, "sad": 1.0}}, "must be positive"),
-        ({"evaluation.sample_prompt": "x"}, "sample_prompt are of task.kind language"),
+        ({"evaluation.sample_prompt": "x"}, "sample_prompt: is of task.kind language"),
     ],
 )
 def test_what_does_not_fit_a_task_is_refused(settings, tmp_path, overrides, wanted):
@@ -375,3 +352,32 @@ def test_a_plan_of_a_classification_is_refused(settings, tmp_path):
     with pytest.raises(errors.UserError, match="only language modelling is planned"):
         planning.plan(settings(tmp_path / "run"), "cpu:1")
     assert config.Task().kind == "language"
+
+
+def test_language_modelling_drops_a_classifier(settings, tiny_settings, tmp_path):
+    """It would decay, and its export would be no language model."""
+    first = training.train(settings(tmp_path / "a", **{"training.steps": 1}))
+    again = {"model": str(first.folder), "training.steps": 1}
+    second = training.train(tiny_settings(tmp_path / "b", **again))
+    assert "perplexity" in second.summary["end"]
+    assert convert.read_config(second.export).classifiers == ()
+
+
+def test_calibration_reads_training_texts_alone(settings, tmp_path):
+    """Without validation texts of their own, a fifth of the source is held out."""
+    prepared = training.prepare(settings(tmp_path / "run", **{"data.valid": None}))
+    joined = prepared.train.joined
+    assert len(joined) == prepared.train.lengths.sum() < len(prepared.train.tokens)
+    assert np.array_equal(
+        joined.ids[: prepared.train.lengths[0]], prepared.train.ids(0)
+    )
+
+
+def test_a_run_notices_a_label_whose_weight_changed(settings, tmp_path):
+    """A dot in a label is no dot of a key."""
+    weights = {"glad": 1.0, "sad": 2.0}
+    steps = {"training.steps": 1}
+    training.train(settings(tmp_path / "a", **steps, **{"task.class_weights": weights}))
+    other = {"task.class_weights": {**weights, "sad": 3.0}}
+    with pytest.raises(errors.UserError, match=r"holds a run with task\.class_weights"):
+        training.train(settings(tmp_path / "a", **steps, **other))

@@ -1,7 +1,6 @@
 """Learning from a teacher, against torch and float64 numpy."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from gptjax import api, config, convert, errors, masks, model, sharding, training, tree
+from gptjax import config, convert, errors, model, sharding, tree
 from gptjax.training import distillation, objectives, step
 
 STUDENT = model.Config(
@@ -257,121 +256,13 @@ def test_a_teacher_that_does_not_fit_is_refused(teacher, changes, wanted):
         )
 
 
-TAUGHT = {"distillation.teacher": "dense", "distillation.weight": 0.9}
-
-
-def test_rounds_learn_from_the_dense_model(tiny_settings, tmp_path, made_up_times):
-    """Round 0 has no teacher yet; zeros stay zeros; a stop and a new start go on."""
-    shape = {"pruning.sparsities": [0.5, 0.8], "training.steps": 4}
-    plain = api.run_pruning(tiny_settings(tmp_path / "plain", **shape))
-    taught = api.run_pruning(tiny_settings(tmp_path / "taught", **shape, **TAUGHT))
-    assert taught.rounds[0]["loss"] == plain.rounds[0]["loss"]
-    assert taught.rounds[1]["loss"] != plain.rounds[1]["loss"]
-    _, params = convert.load(taught.folder / "export")
-    zeros = masks.load(
-        taught.folder / "rounds/02/masks.safetensors",
-        jax.tree.map(jnp.asarray, params),
+def test_a_teachers_padding_is_the_students():
+    """A folder that names none would be read at the last place of its padding."""
+    own = model.Classifier(labels=("a", "b"), pad_token_id=3)
+    student = dataclasses.replace(STUDENT, classifiers=(own,))
+    other = dataclasses.replace(own, pad_token_id=None)
+    teacher = dataclasses.replace(STUDENT, classifiers=(other,))
+    made = distillation.make(
+        SETTINGS, objectives.Classification("label"), student, teacher, name="x"
     )
-    for path, mask in tree.flatten(zeros).items():
-        if mask.ndim:
-            weights = np.asarray(tree.flatten(params)[path])
-            assert (weights[~np.asarray(mask)] == 0).all()
-
-
-@pytest.mark.slow
-def test_a_stopped_taught_run_ends_where_the_unbroken_one_does(
-    tiny_settings, tmp_path, stop_at, made_up_times
-):
-    """The teacher is loaded again, and is the same."""
-    shape = {
-        "pruning.sparsities": [0.5],
-        "training.steps": 5,
-        "training.checkpoint_every_steps": 1,
-        **TAUGHT,
-    }
-    whole = api.run_pruning(tiny_settings(tmp_path / "whole", **shape))
-    stop_at(3)
-    for _ in range(2):
-        try:
-            broken = api.run_pruning(tiny_settings(tmp_path / "broken", **shape))
-        except errors.Stopped:
-            continue
-    one, other = (
-        (run.folder / "export/model.safetensors").read_bytes()
-        for run in (whole, broken)
-    )
-    assert one == other
-
-
-@pytest.mark.slow
-def test_a_student_of_fewer_layers_learns_from_the_whole_model(
-    tiny_settings, tmp_path, made_up_times
-):
-    """By cutting layers out; its states are compared with those of its teacher."""
-    run = api.run_pruning(
-        tiny_settings(
-            tmp_path / "run",
-            **{
-                "pruning.structured": [{"what": "layers", "indices": [1]}],
-                "training.steps": 3,
-                "distillation.teacher": "dense",
-                "distillation.hidden_weight": 1.0,
-                "distillation.attention_weight": 1.0,
-            },
-        )
-    )
-    assert run.rounds[-1]["shape"]["layers"] == 1
-    assert np.isfinite(run.rounds[-1]["loss"])
-
-
-@pytest.mark.slow
-def test_training_with_another_run_as_teacher(tiny_settings, tmp_path):
-    """Its folder names it."""
-    first = training.train(tiny_settings(tmp_path / "first"))
-    taught = training.train(
-        tiny_settings(
-            tmp_path / "second",
-            **{"distillation.teacher": str(first.folder), "distillation.weight": 1.0},
-        )
-    )
-    lines = (taught.folder / "metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(line)["loss"] for line in lines if "grad_norm" in line]
-    assert losses[-1] < losses[0]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "wanted"),
-    [
-        ({"distillation.teacher": "dense"}, "to train, name a model"),
-        (
-            {"distillation.teacher": "x", "distillation.layers": [[0, 1]]},
-            "layers: neither",
-        ),
-        ({"distillation.teacher": "x", "distillation.weight": 0}, "teach nothing"),
-        ({"distillation.teacher": "x", "distillation.temperature": 0}, "temperature"),
-    ],
-)
-def test_a_teacher_that_teaches_nothing_is_refused(
-    tiny_settings, tmp_path, overrides, wanted
-):
-    with pytest.raises(errors.UserError, match=wanted):
-        tiny_settings(tmp_path / "run", **overrides)
-
-
-def test_a_teacher_of_another_tokenizer_is_refused(tiny_settings, tmp_path):
-    """The same number of tokens, but other ones."""
-    other = tmp_path / "other"
-    convert.save(
-        other,
-        *convert.load(convert.resolve("packaged")),
-        like=convert.resolve("packaged"),
-    )
-    path = other / "tokenizer.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    vocab = values["model"]["vocab"]
-    one, two = list(vocab)[100:102]
-    vocab[one], vocab[two] = vocab[two], vocab[one]
-    path.write_text(json.dumps(values), encoding="utf-8")
-    settings = tiny_settings(tmp_path / "run", **{"distillation.teacher": str(other)})
-    with pytest.raises(errors.UserError, match="its tokenizer is not the student's"):
-        training.train(settings)
+    assert made.teacher.classifiers == (own,)

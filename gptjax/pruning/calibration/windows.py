@@ -9,7 +9,7 @@ def sequences(prepared: training.Prepared) -> np.ndarray:
     """The calibration sequences of a run, (N, T) int32; see `cut`."""
     settings, text = prepared.settings, prepared.train
     if isinstance(text, data.Examples):
-        text = text.tokens
+        text = text.joined
     if settings.calibration.text is not None:
         text = prepared.read(settings.calibration.text)
     return cut(settings, text, n_positions=prepared.model_config.n_positions)

@@ -89,7 +89,9 @@ def _of_method(settings: config.Run, method: config.Method, seed: int) -> Iterat
             "compare": None,
             "pruning": method.pruning | amount,
             "training": base["training"] | method.training,
-            "distillation": method.distillation or base["distillation"],
+            "distillation": base["distillation"]
+            if method.distillation is None
+            else method.distillation or None,
         }
         yield Job(name, method.name, seed, config.check(values))
 
