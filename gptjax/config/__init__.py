@@ -7,6 +7,10 @@ model come from the checkpoint.
 from gptjax.config.base import ComputeDtype as ComputeDtype
 from gptjax.config.compare import Compare as Compare
 from gptjax.config.compare import Method as Method
+from gptjax.config.data import Augmentation as Augmentation
+from gptjax.config.data import Data as Data
+from gptjax.config.data import Source as Source
+from gptjax.config.distillation import Distillation as Distillation
 from gptjax.config.loading import augmentation as augmentation
 from gptjax.config.loading import check as check
 from gptjax.config.loading import dump as dump
@@ -19,13 +23,9 @@ from gptjax.config.pruning import Removal as Removal
 from gptjax.config.pruning import Rewind as Rewind
 from gptjax.config.pruning import Updates as Updates
 from gptjax.config.run import Run as Run
-from gptjax.config.sections import Augmentation as Augmentation
 from gptjax.config.sections import Calibration as Calibration
-from gptjax.config.sections import Data as Data
-from gptjax.config.sections import Distillation as Distillation
 from gptjax.config.sections import Evaluation as Evaluation
 from gptjax.config.sections import Mesh as Mesh
 from gptjax.config.sections import Optimizer as Optimizer
-from gptjax.config.sections import Source as Source
-from gptjax.config.sections import Task as Task
 from gptjax.config.sections import Training as Training
+from gptjax.config.task import Task as Task

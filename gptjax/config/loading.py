@@ -14,8 +14,8 @@ import yaml
 
 from gptjax import assets, errors
 from gptjax.config.base import Section
+from gptjax.config.data import Augmentation
 from gptjax.config.run import Run
-from gptjax.config.sections import Augmentation
 
 
 def load(

@@ -5,7 +5,10 @@ import pydantic
 from gptjax.config import sections
 from gptjax.config.base import NonNegative, Section
 from gptjax.config.compare import Compare
+from gptjax.config.data import Data
+from gptjax.config.distillation import Distillation
 from gptjax.config.pruning import Pruning
+from gptjax.config.task import Task
 
 
 class Run(Section):
@@ -19,13 +22,13 @@ class Run(Section):
     """A tokenizer's folder or hub name; None: the model's own."""
     seed: NonNegative = 0
     mesh: sections.Mesh = sections.Mesh()
-    task: sections.Task = sections.Task()
-    data: sections.Data = sections.Data()
+    task: Task = Task()
+    data: Data = Data()
     training: sections.Training = sections.Training()
     optimizer: sections.Optimizer = sections.Optimizer()
     evaluation: sections.Evaluation = sections.Evaluation()
     calibration: sections.Calibration = sections.Calibration()
-    distillation: sections.Distillation | None = None
+    distillation: Distillation | None = None
     pruning: Pruning | None = None
     compare: Compare | None = None
 
@@ -35,7 +38,7 @@ class Run(Section):
         foreign = ("limit", "valid_fraction", "augmentation")
         foreign = foreign if is_language else ("respect_documents", "append_eos")
         for name in foreign:
-            default = sections.Data.model_fields[name].default
+            default = Data.model_fields[name].default
             if getattr(self.data, name) != default:
                 raise ValueError(
                     f"data.{name}: task.kind {self.task.kind} has none; leave it out"
@@ -43,8 +46,7 @@ class Run(Section):
         if is_language:
             return self
         if self.data.valid is not None and (
-            self.data.valid_fraction
-            != sections.Data.model_fields["valid_fraction"].default
+            self.data.valid_fraction != Data.model_fields["valid_fraction"].default
         ):
             raise ValueError("data.valid_fraction: data.valid is given; leave it out")
         for name, field in sections.Evaluation.model_fields.items():

@@ -11,11 +11,11 @@ from gptjax.training.movement import movement_scores as movement_scores
 from gptjax.training.optimizer import OPTIMIZERS as OPTIMIZERS
 from gptjax.training.optimizer import make_optimizer as make_optimizer
 from gptjax.training.optimizer import make_schedule as make_schedule
-from gptjax.training.run import Prepared as Prepared
+from gptjax.training.prepare import Prepared as Prepared
+from gptjax.training.prepare import prepare as prepare
 from gptjax.training.run import Trained as Trained
-from gptjax.training.run import prepare as prepare
-from gptjax.training.run import run_folder as run_folder
 from gptjax.training.run import train as train
+from gptjax.training.run_folder import run_folder as run_folder
 from gptjax.training.state import TrainState as TrainState
 from gptjax.training.step import make_step as make_step
 from gptjax.training.trainer import Trainer as Trainer

@@ -1,0 +1,76 @@
+"""The commands that give a checkpoint another form."""
+
+import pathlib
+from typing import Annotated, Literal
+
+import typer
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="What to read: any MODEL.")
+    ],
+    destination: Annotated[
+        pathlib.Path, typer.Argument(metavar="DST", help="The folder to write.")
+    ],
+    to: Annotated[
+        Literal["hf", "gptjax"],
+        typer.Option(
+            help="`hf`: a folder that transformers loads. `gptjax`: stacked weights "
+            "that load sharded.",
+        ),
+    ] = "hf",
+    dtype: Annotated[
+        Literal["keep", "float32", "bfloat16", "float16"],
+        typer.Option(
+            help="What the weights are stored as; `keep` changes no byte.",
+        ),
+    ] = "keep",
+    max_shard_bytes: Annotated[
+        int, typer.Option(min=1, help="A larger model is split into several files.")
+    ] = 5_000_000_000,
+) -> None:
+    """Converts a checkpoint, of any layout that Hugging Face's GPT-2 ever had."""
+    import jax.numpy as jnp
+
+    from gptjax import convert
+
+    folder = convert.resolve(source)
+    config, params = convert.load(
+        folder, dtype=None if dtype == "keep" else jnp.dtype(dtype)
+    )
+    if to == "hf":
+        convert.save(
+            destination, config, params, like=folder, max_shard_bytes=max_shard_bytes
+        )
+    else:
+        convert.save_native(destination, config, params, like=folder)
+    print(f"{folder} -> {destination}")
+    note = convert.padding_note(config) if to == "hf" else None
+    if note is not None:
+        print(note)
+
+
+def average(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL ...", help="Of the same shapes.")
+    ],
+    out: Annotated[pathlib.Path, typer.Option(help="The folder to write.")],
+    weights: Annotated[
+        list[float] | None,
+        typer.Option("--weight", help="Of each model in turn. [default: all alike]"),
+    ] = None,
+    zeros: Annotated[
+        Literal["all", "any", "first"],
+        typer.Option(
+            help="A weight is 0 where it is 0 in all models, in any (the masks "
+            "intersected), or in the first (its mask kept)."
+        ),
+    ] = "all",
+) -> None:
+    """Averages the weights of models: a soup of runs, or a student with its parent."""
+    from gptjax import api, compression
+
+    mixed = api.average(models, weights, zeros=zeros)
+    mixed.save(out)
+    print(f"{out}: {len(models)} models, {compression.zeros_text(mixed.params)}")

@@ -1,0 +1,216 @@
+"""A run from its config: the model, the texts, the Trainer."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from gptjax import config, convert, data, errors, model, sharding
+from gptjax.training import heads
+from gptjax.training.trainer import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What every kind of run starts from.
+
+    Attributes:
+      folder: the run folder.
+      source: the Hugging Face folder of the pretrained model.
+    """
+
+    settings: config.Run
+    folder: pathlib.Path
+    source: pathlib.Path
+    model_config: model.Config
+    mesh: Mesh
+    tokenizer: data.Tokenizer
+    train: data.Tokens | data.Examples
+    valid: data.Tokens | data.Examples | None
+
+    def trainer(self, *, schedule_steps: int) -> Trainer:
+        """The run's Trainer, with a learning-rate schedule of that length."""
+        return Trainer(
+            self.settings,
+            self.model_config,
+            self.mesh,
+            train=self.train,
+            valid=self.valid,
+            schedule_steps=schedule_steps,
+        )
+
+    def read(self, text: config.Source) -> data.Tokens:
+        """The tokens of a further text, cut as the run's own are."""
+        return data.tokenize(
+            text,
+            self.tokenizer,
+            **_reading(self.settings, self.model_config.vocab_size),
+        )
+
+    def load_params(self, folder: pathlib.Path | None = None) -> Any:
+        """The float32 params of a model folder (the source), on the mesh.
+
+        A classifier that the folder has not is made anew, by the run's seed.
+        """
+        found, params = self._load(folder or self.source)
+        return heads.fit(
+            params, found, self.model_config, self.mesh, seed=self.settings.seed
+        )
+
+    def teach(self, trainer: Trainer, dense: pathlib.Path | None = None) -> None:
+        """Gives a Trainer the teacher of the config's `distillation`, if it has one.
+
+        Args:
+          dense: the folder of the model that `dense` stands for; None: there is none
+            yet, and no teacher if that is the one.
+
+        Raises:
+          UserError: a teacher that does not load or does not fit.
+        """
+        wanted = self.settings.distillation
+        if wanted is None or trainer.is_taught:
+            return
+        folder, name = dense, wanted.teacher
+        if name != "dense":
+            folder = convert.resolve(name)
+        if folder is None:
+            return
+        trainer.teach(name, *self._load(folder))
+
+    def check_teacher(self, trainer: Trainer) -> None:
+        """Raises a `UserError` unless the config's teacher fits, before any work."""
+        wanted = self.settings.distillation
+        if wanted is None:
+            return
+        name, found = wanted.teacher, self.model_config
+        pruning = self.settings.pruning
+        if pruning is not None and pruning.schedule != "iterative":
+            # Round 0 does not train: the dense model is the one that came.
+            found = convert.read_config(self.source)
+        if name != "dense":
+            folder = convert.resolve(name)
+            found = convert.read_config(folder)
+            cache = data.cache_folder(self.settings.data.cache_dir)
+            other = data.Tokenizer(folder).facts(cache).digest
+            if self.tokenizer.facts(cache).digest != other:
+                raise errors.UserError(
+                    f"distillation.teacher: {name}: its tokenizer is not the "
+                    "student's; their scores are of other tokens"
+                )
+        if found.n_positions < self.settings.data.sequence_tokens:
+            raise errors.UserError(
+                f"distillation.teacher: {name}: n_positions {found.n_positions} are "
+                f"fewer than data.sequence_tokens {self.settings.data.sequence_tokens}"
+            )
+        trainer.check_teacher(name, found)
+
+    def _load(self, folder: pathlib.Path) -> tuple[model.Config, Any]:
+        return convert.load(
+            folder,
+            dtype=jnp.float32,
+            shardings=lambda shapes: sharding.param_shardings(self.mesh, shapes),
+        )
+
+    def export(self, folder: pathlib.Path, params: Any) -> None:
+        """Writes params as a Hugging Face folder with the source's tokenizer."""
+        convert.save(folder, self.model_config, params, like=self.source)
+
+
+def prepare(settings: config.Run) -> Prepared:
+    """Opens the model and the texts of a run; the cheap checks come first."""
+    if settings.data.train is None:
+        raise errors.UserError("data.train: missing; a run needs texts to train on")
+    mesh = sharding.make_mesh(**settings.mesh.model_dump())
+    source = convert.resolve(settings.model)
+    model_config = convert.read_config(source)
+    tokenizer = data.Tokenizer(settings.tokenizer or source)
+    facts = tokenizer.facts(data.cache_folder(settings.data.cache_dir))
+    data.check_tokenizer(
+        facts, model_config.vocab_size, settings.tokenizer or settings.model
+    )
+    given = _reading(settings, model_config.vocab_size)
+    train: data.Tokens | data.Examples
+    valid: data.Tokens | data.Examples | None = None
+    _check_head(settings, model_config)
+    if settings.task.kind == "classification":
+        known = heads.known_labels(model_config, settings.task.name)
+        train, valid = _read_examples(settings, tokenizer, known, given)
+        pad_id = data.padding_id(facts, settings.tokenizer or settings.model)
+        model_config = heads.with_classifier(
+            model_config, settings.task.name, train.labels, pad_id
+        )
+    else:
+        model_config = dataclasses.replace(model_config, classifiers=())
+        train = data.tokenize(settings.data.train, tokenizer, **given)
+        if settings.data.valid is not None:
+            valid = data.tokenize(settings.data.valid, tokenizer, **given)
+    return Prepared(
+        settings=settings,
+        folder=pathlib.Path(settings.out),
+        source=source,
+        model_config=model_config,
+        mesh=mesh,
+        tokenizer=tokenizer,
+        train=train,
+        valid=valid,
+    )
+
+
+def _check_head(settings: config.Run, model_config: model.Config) -> None:
+    """Raises a `UserError` where a run needs scores of tokens and has none."""
+    is_language = settings.task.kind == "language"
+    needs = is_language or settings.task.language_weight or settings.pruning is not None
+    has = model_config.tie_word_embeddings or (
+        is_language and not model_config.classifiers
+    )
+    if needs and not has:
+        raise errors.UserError(
+            f"{settings.model}: a classifier without tied embeddings has no scores of "
+            "the next token, which language modelling, task.language_weight and "
+            "pruning (its calibration and timing) read"
+        )
+
+
+def _reading(settings: config.Run, vocab_size: int) -> dict[str, Any]:
+    """How a run's texts become tokens: the keywords of `data.tokenize`."""
+    return {
+        "append_eos": settings.data.append_eos,
+        "workers": settings.data.workers,
+        "cache_dir": settings.data.cache_dir,
+        "vocab_size": vocab_size,
+        "progress": jax.process_index() == 0,
+    }
+
+
+def _read_examples(
+    settings: config.Run,
+    tokenizer: data.Tokenizer,
+    labels: tuple[str, ...] | None,
+    given: dict[str, Any],
+) -> tuple[data.Examples, data.Examples]:
+    """Labelled texts to train and to validate on.
+
+    Args:
+      labels: those of the model; None: those of the training texts.
+    """
+    train = data.read_examples(
+        settings.data.train,
+        tokenizer,
+        labels=labels,
+        keep_texts=settings.data.augmentation is not None,
+        **given,
+    )
+    if settings.data.valid is None:
+        train, valid = data.divide(
+            train, settings.data.valid_fraction, seed=settings.seed
+        )
+    else:
+        valid = data.read_examples(
+            settings.data.valid, tokenizer, labels=train.labels, **given
+        )
+    if settings.data.limit is not None:
+        train = data.limit(train, settings.data.limit, seed=settings.seed)
+    return train, valid
