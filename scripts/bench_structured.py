@@ -84,7 +84,7 @@ def _cut(prepared: training.Prepared, removal: dict) -> tuple[training.Prepared,
     (this,) = plan.rounds(settings, prepared.model_config)
     params = prepared.load_params()
     tokens_NT = calibration.cut(
-        settings, prepared.train, n_positions=prepared.model_config.n_positions
+        settings, prepared.texts.train, n_positions=prepared.model_config.n_positions
     )
     reader = choosing.Reader(tokens_NT, batch_sequences=8, mesh=prepared.mesh)
     choice = choosing.choose(this, params, reader)

@@ -52,6 +52,8 @@ def test_every_config_runs(path, tmp_path):
     """
     settings = config.load(path)
     overrides = shortened(tmp_path, settings.task.kind)
+    for name in settings.auxiliary:
+        overrides[f"auxiliary.{name}.data.sequence_tokens"] = 16
     if settings.pruning is None:
         run = gptjax.train(path, **overrides)
     else:

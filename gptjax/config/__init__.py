@@ -28,4 +28,7 @@ from gptjax.config.sections import Evaluation as Evaluation
 from gptjax.config.sections import Mesh as Mesh
 from gptjax.config.sections import Optimizer as Optimizer
 from gptjax.config.sections import Training as Training
+from gptjax.config.task import MAIN as MAIN
+from gptjax.config.task import Auxiliary as Auxiliary
+from gptjax.config.task import Mixing as Mixing
 from gptjax.config.task import Task as Task

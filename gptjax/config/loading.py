@@ -100,9 +100,15 @@ def _explain(problem: Mapping[str, Any]) -> str:
 def _section_at(location: Sequence[str | int]) -> type[Section]:
     """The section class that the keys of `location` lead to."""
     section: Any = Run
+    is_name = False
     for part in location:
-        if isinstance(part, str):  # a number only says which of several
-            section = next(_sections_in(section.model_fields[part].annotation))
+        # A number, or a name of the user's, only says which of several.
+        if isinstance(part, int) or is_name:
+            is_name = False
+            continue
+        annotation = section.model_fields[part].annotation
+        section = next(_sections_in(annotation))
+        is_name = typing.get_origin(annotation) is dict
     return section
 
 

@@ -1,5 +1,7 @@
 """All of a run."""
 
+from typing import Annotated
+
 import pydantic
 
 from gptjax.config import sections
@@ -8,7 +10,7 @@ from gptjax.config.compare import Compare
 from gptjax.config.data import Data
 from gptjax.config.distillation import Distillation
 from gptjax.config.pruning import Pruning
-from gptjax.config.task import Task
+from gptjax.config.task import MAIN, Auxiliary, Mixing, Task
 
 
 class Run(Section):
@@ -24,6 +26,11 @@ class Run(Section):
     mesh: sections.Mesh = sections.Mesh()
     task: Task = Task()
     data: Data = Data()
+    auxiliary: dict[Annotated[str, pydantic.Field(pattern=r"^\w+$")], Auxiliary] = (
+        pydantic.Field(default_factory=dict)
+    )
+    """Further tasks, by name, that the model learns in turns with `task`."""
+    mixing: Mixing = Mixing()
     training: sections.Training = sections.Training()
     optimizer: sections.Optimizer = sections.Optimizer()
     evaluation: sections.Evaluation = sections.Evaluation()
@@ -34,34 +41,59 @@ class Run(Section):
 
     @pydantic.model_validator(mode="after")
     def _task_fits(self):
-        is_language = self.task.kind == "language"
-        foreign = ("limit", "valid_fraction", "augmentation")
-        foreign = foreign if is_language else ("respect_documents", "append_eos")
-        for name in foreign:
-            default = Data.model_fields[name].default
-            if getattr(self.data, name) != default:
-                raise ValueError(
-                    f"data.{name}: task.kind {self.task.kind} has none; leave it out"
-                )
-        if is_language:
-            return self
-        if self.data.valid is not None and (
-            self.data.valid_fraction != Data.model_fields["valid_fraction"].default
-        ):
-            raise ValueError("data.valid_fraction: data.valid is given; leave it out")
+        _check_task(self.task, self.data, where="")
+        kinds = {self.task.kind}
+        for name, each in self.auxiliary.items():
+            _check_task(each.task, each.data, where=f"auxiliary.{name}.")
+            kinds.add(each.task.kind)
         for name, field in sections.Evaluation.model_fields.items():
-            if name != "batch_sequences" and getattr(self.evaluation, name) != (
-                field.default
-            ):
+            foreign = name != "batch_sequences" and "language" not in kinds
+            if foreign and getattr(self.evaluation, name) != field.default:
                 raise ValueError(
                     f"evaluation.{name}: is of task.kind language; leave it out"
                 )
-        if self.pruning is not None and "twin" in self.pruning.controls:
+        if (
+            self.pruning is not None
+            and "twin" in self.pruning.controls
+            and (kinds != {"language"} or self.auxiliary)
+        ):
             raise ValueError(
-                "pruning.controls: twin compares losses of tokens; with task.kind "
-                "classification leave it out"
+                "pruning.controls: twin compares losses of tokens of one task; leave "
+                "it out"
             )
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _several_tasks_fit(self):
+        if not self.auxiliary:
+            if self.mixing != Mixing():
+                raise ValueError("mixing: there is one task alone; leave it out")
+            return self
+        names = {MAIN, *self.auxiliary}
+        if MAIN in self.auxiliary or self.task.name in self.auxiliary:
+            taken = MAIN if MAIN in self.auxiliary else self.task.name
+            raise ValueError(f"auxiliary.{taken}: the run's own task has that name")
+        if self.mixing.weights is not None and self.mixing.weights.keys() != names:
+            raise ValueError(
+                f"mixing.weights: given for {', '.join(sorted(self.mixing.weights))}; "
+                f"the tasks are {', '.join(sorted(names))}"
+            )
+        for name in ("distillation", "compare"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: takes one task alone; leave auxiliary out")
+        return self
+
+    def tasks(self) -> dict[str, "Run"]:
+        """The run of each task on its own: `main`, then the auxiliary ones."""
+        alone = {"auxiliary": {}, "mixing": Mixing()}
+        found = {MAIN: self.model_copy(update=alone)}
+        for name, each in self.auxiliary.items():
+            task = each.task
+            if task.kind != "language":
+                task = task.model_copy(update={"name": name})
+            parts = {**alone, "task": task, "data": each.data}
+            found[name] = self.model_copy(update=parts)
+        return found
 
     @pydantic.model_validator(mode="after")
     def _teacher_fits(self):
@@ -178,3 +210,26 @@ class Run(Section):
                     f"exchange before the last step, {last}"
                 )
         return self
+
+
+def _check_task(task: Task, data: Data, *, where: str) -> None:
+    """Raises a `ValueError` for settings of data that are not of a task's kind.
+
+    Args:
+      where: what stands before the keys.
+    """
+    is_language = task.kind == "language"
+    foreign = ("limit", "valid_fraction", "augmentation")
+    foreign = foreign if is_language else ("respect_documents", "append_eos")
+    defaults = {name: field.default for name, field in Data.model_fields.items()}
+    for name in foreign:
+        if getattr(data, name) != defaults[name]:
+            raise ValueError(
+                f"{where}data.{name}: task.kind {task.kind} has none; leave it out"
+            )
+    if is_language or data.valid is None:
+        return
+    if data.valid_fraction != defaults["valid_fraction"]:
+        raise ValueError(
+            f"{where}data.valid_fraction: data.valid is given; leave it out"
+        )

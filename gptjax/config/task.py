@@ -5,6 +5,10 @@ from typing import Annotated, Literal
 import pydantic
 
 from gptjax.config.base import Section
+from gptjax.config.data import Data
+
+MAIN = "main"
+"""What a run's own task is called among several."""
 
 
 class Task(Section):
@@ -41,4 +45,41 @@ class Task(Section):
             weight > 0 for weight in self.class_weights.values()
         ):
             raise ValueError("class_weights: they must be positive")
+        return self
+
+
+class Auxiliary(Section):
+    """A further task that shares the trunk with the main one."""
+
+    task: Task = Task()
+    """A classifier is called as the task itself is, not by a `name` here."""
+    data: Data
+    loss_weight: Annotated[float, pydantic.Field(gt=0)] = 1.0
+    """What its loss is multiplied by; the main task's is not."""
+
+    @pydantic.model_validator(mode="after")
+    def _is_named_outside(self):
+        if self.task.name != Task.model_fields["name"].default:
+            raise ValueError("task.name: it is the auxiliary task's own; leave it out")
+        if self.data.train is None:
+            raise ValueError("data.train: missing; a task needs texts to train on")
+        return self
+
+
+class Mixing(Section):
+    """Of which task a step's batch is, where there are several: drawn anew each step.
+
+    Without either of the two, every task has the same chance.
+    """
+
+    weights: dict[str, Annotated[float, pydantic.Field(gt=0)]] | None = None
+    """The chance of each task, in any unit; the main one is called `main`."""
+    temperature: Annotated[float, pydantic.Field(gt=0)] | None = None
+    """T: a task's chance goes by the power 1 / T of how many training sequences or
+    texts it has (Raffel et al., arXiv:1910.10683). 1: by their number."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_the_two(self):
+        if self.weights is not None and self.temperature is not None:
+            raise ValueError("temperature: weights say it all; leave one out")
         return self

@@ -12,6 +12,7 @@ from gptjax.data.examples import limit as limit
 from gptjax.data.examples import read_examples as read_examples
 from gptjax.data.examples import read_labelled as read_labelled
 from gptjax.data.examples import tokenize_texts as tokenize_texts
+from gptjax.data.mixture import Mixture as Mixture
 from gptjax.data.placement import prefetch as prefetch
 from gptjax.data.placement import process_share as process_share
 from gptjax.data.tokenization import tokenize as tokenize

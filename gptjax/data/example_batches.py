@@ -109,6 +109,8 @@ class ExampleBatches(Iterator[dict[str, np.ndarray]]):
                 f"{accumulation_steps} accumulation steps x {process_count} processes"
             )
         self._examples, self._seed, self._change = examples, seed, change
+        self.epoch_sequences = len(examples)
+        """How many texts an epoch has."""
         self._fill = functools.partial(
             fill,
             examples,

@@ -11,11 +11,13 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from gptjax import errors
-from gptjax.data import batches
+from gptjax.data import batches, example_batches, mixture
 
 
 def prefetch(
-    source: batches.Batches, sharding: NamedSharding, depth: int = 2
+    source: batches.Batches | example_batches.ExampleBatches | mixture.Mixture,
+    sharding: NamedSharding,
+    depth: int = 2,
 ) -> Iterator[tuple[dict[str, jax.Array], dict[str, Any]]]:
     """Batches placed on devices by a thread, while those before are computed with.
 
@@ -34,10 +36,10 @@ def prefetch(
     def load():
         local = next(source)
         state = source.get_state()
-        batch = {
-            name: jax.make_array_from_process_local_data(sharding, array)
-            for name, array in local.items()
-        }
+        batch = jax.tree.map(
+            lambda array: jax.make_array_from_process_local_data(sharding, array),
+            local,
+        )
         return batch, state
 
     thread = futures.ThreadPoolExecutor(1, thread_name_prefix="prefetch")

@@ -11,6 +11,7 @@ from gptjax.evaluation.connectivity import check_alike as check_alike
 from gptjax.evaluation.connectivity import connect as connect
 from gptjax.evaluation.perplexity import Perplexity as Perplexity
 from gptjax.evaluation.perplexity import perplexity as perplexity
+from gptjax.evaluation.several import Several as Several
 
-Result = Perplexity | Classification
-"""Both have `loss`, `figures()`, `protocol()` and `to_json()`."""
+Result = Perplexity | Classification | Several
+"""All have `loss`, `figures()`, `protocol()` and `to_json()`."""

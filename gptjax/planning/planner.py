@@ -156,6 +156,11 @@ def plan(
             f"task.kind: {settings.task.kind}; only language modelling is planned, "
             "which takes as much and its loss on top"
         )
+    if settings.auxiliary:
+        raise errors.UserError(
+            "auxiliary: only one task is planned; leave out all but the one whose "
+            "batches are largest"
+        )
     if settings.distillation is not None:
         raise errors.UserError(
             "distillation: what a teacher takes is not planned; leave it out, and add "

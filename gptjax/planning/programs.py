@@ -34,8 +34,7 @@ def make_trainer(
         settings,
         model_config,
         mesh,
-        train=_NO_TEXT,
-        valid=None,
+        texts=training.Texts(_NO_TEXT, None),
         schedule_steps=max(lengths.schedule_steps(settings), 1),
     )
 

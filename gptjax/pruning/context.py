@@ -80,11 +80,11 @@ class Context:
     def export(self, folder: pathlib.Path, params: Any) -> None:
         """Writes params, or what is shaped like them, as a model folder.
 
-        A Hugging Face folder but where that would fill up heads: it is to be read
-        again as it is.
+        A Hugging Face folder but where that would fill up heads, or has no room for
+        those of several tasks: it is to be read again as it is.
         """
         config, source = self.trainer.model_config, self.prepared.source
-        if convert.padded_heads(config):
+        if convert.padded_heads(config) or not self.prepared.fits_one_folder:
             convert.save_native(folder, config, params, like=source)
         else:
             self.prepared.export(folder, params)

@@ -165,7 +165,6 @@ def _trainer_of(trainer: training.Trainer, config: model.Config) -> training.Tra
         trainer.settings,
         config,
         trainer.mesh,
-        train=trainer.task.train,
-        valid=trainer.task.valid,
+        texts=trainer.texts,
         schedule_steps=trainer.settings.training.steps,
     )

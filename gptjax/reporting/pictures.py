@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptjax import config
 from gptjax.reporting import measures, tables
 
 if TYPE_CHECKING:
@@ -122,7 +123,10 @@ def training_curves(
         )
         panels, measure = drawn.subplots(1, 2), measures.find(metrics, "valid_")
         valid = f"valid_{measure.key}"
-        for plot, key in zip(panels, ("loss", valid), strict=True):
+        # Of several tasks, each step's loss is that of another one.
+        own = f"{config.MAIN}_loss"
+        loss = own if any(own in record for record in metrics) else "loss"
+        for plot, key in zip(panels, (loss, valid), strict=True):
             for phase, records in sorted(phases.items()):
                 points = [(r["step"], r[key]) for r in records if key in r]
                 if not points:

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 from gptjax.reporting import (
+    auxiliary,
     classification,
     comparison,
     measures,
@@ -61,7 +62,8 @@ def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
     if run.metrics:
         pictures.training_curves(run.metrics, run.rounds, folder / "training_curves")
         parts += ["## Training", page.image("training curves", "training_curves")]
-    parts += [classification.section(run.summary.get("end"), folder), _samples(run)]
+    parts += [classification.section(run.summary.get("end"), folder)]
+    parts += [auxiliary.section(run), _samples(run)]
     return page.join(parts)
 
 

@@ -5,6 +5,7 @@ import pathlib
 import jax
 
 from gptjax.reporting import (
+    auxiliary,
     classification,
     page,
     run_folder,
@@ -42,6 +43,9 @@ def print_run(folder: str | pathlib.Path) -> None:
     if "confusion" in end:
         scores = classification.cells(end["labels"], end["confusion"])
         console.print(page.rich_table(*scores))
+    titles, rows = auxiliary.cells(run)
+    if rows:
+        console.print(page.rich_table(titles, rows))
     samples = run.summary.get("samples")
     if samples:
         for when in ("before", "after"):

@@ -18,5 +18,6 @@ from gptjax.training.run import train as train
 from gptjax.training.run_folder import run_folder as run_folder
 from gptjax.training.state import TrainState as TrainState
 from gptjax.training.step import make_step as make_step
+from gptjax.training.tasks import Texts as Texts
 from gptjax.training.trainer import Trainer as Trainer
 from gptjax.training.updates import Updates as Updates

@@ -36,14 +36,9 @@ class Distillation:
     layers: tuple[tuple[int, int], ...]
     """Pairs of a student's layer and the teacher's that it learns from."""
 
-    @property
-    def unit(self) -> str:
-        """What the task counts."""
-        return self.task.unit
-
-    def count(self, batch: objectives.Batch) -> jax.Array:
-        """As the task counts."""
-        return self.task.count(batch)
+    def metrics(self, batch, loss):
+        """Those of the task."""
+        return self.task.metrics(batch, loss)
 
     def scale(self, batch: objectives.Batch) -> Any:
         """As the task scales."""

@@ -13,7 +13,14 @@ import jax.numpy as jnp
 
 from gptjax import data, errors, evaluation, masks, sharding
 from gptjax.training import checkpoints as checkpoints_lib
-from gptjax.training import logs, plateau, profiling, signals, utilization
+from gptjax.training import (
+    logs,
+    objectives,
+    plateau,
+    profiling,
+    signals,
+    utilization,
+)
 from gptjax.training import updates as updates_lib
 from gptjax.training.state import TrainState
 from gptjax.training.step import Batch
@@ -103,6 +110,7 @@ class _Fit:
         self.pending: tuple[int, Batch, dict[str, jax.Array]] | None = None
         self.result: tuple[int, evaluation.Perplexity] | None = None
         self.change: dict[str, float] = {}
+        self.values: dict[str, float] = {}
         self.profiler = profiling.Profiler(
             self.settings.profile,
             trainer.folder,
@@ -276,17 +284,21 @@ class _Fit:
             return
         (step, batch, metrics), self.pending = self.pending, None
         if step > self.clock_step:
-            self.lengths.append((batch["tokens"].size, batch["tokens"].shape[-1]))
+            tokens = objectives.tokens_of(batch)
+            self.lengths.append((tokens.size, tokens.shape[-1]))
         values = {name: float(value) for name, value in metrics.items()}
         if not all(map(math.isfinite, values.values())):
             last = self.checkpoints.latest()
             self.checkpoints.wait()
             raise errors.UserError(self._diverged(step, values, last))
+        # What only some steps measure, those of one of several tasks, is kept.
+        values = self.values = self.values | values
         is_due = step % self.settings.log_every_steps == 0 or step == self.phase.end
         if is_due:
             values |= self._speed(time.monotonic() - self.clock)
             self.trainer.log.write(self.phase.name, step, **values)
             self.clock, self.clock_step, self.lengths = time.monotonic(), step, []
+            self.values = {}
         self.progress.step(step, {**values, **self.change} if is_due else None)
 
     def _speed(self, seconds: float) -> dict[str, float]:

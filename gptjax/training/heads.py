@@ -1,6 +1,7 @@
 """A model's params with the classifier that a run trains."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,18 +16,36 @@ def known_labels(config: model.Config, name: str) -> tuple[str, ...] | None:
     return found[0] if found else None
 
 
-def with_classifier(
-    config: model.Config, name: str, labels: tuple[str, ...], pad_token_id: int
+def with_classifiers(
+    config: model.Config, labels: Mapping[str, tuple[str, ...]], pad_token_id: int
 ) -> model.Config:
-    """The same trunk with that classifier alone.
+    """The same trunk with the classifiers of these names alone.
 
     Args:
-      pad_token_id: where the model's own classifier has none.
+      labels: of each that the model has not.
+      pad_token_id: of those that have none.
     """
-    own = [each for each in config.classifiers if each.name == name]
-    own = own or [model.Classifier(name=name, labels=labels)]
-    trunk = dataclasses.replace(config, classifiers=tuple(own))
+    own = {each.name: each for each in config.classifiers}
+    wanted = (
+        own.get(name) or model.Classifier(name=name, labels=each)
+        for name, each in labels.items()
+    )
+    trunk = dataclasses.replace(config, classifiers=tuple(wanted))
     return trunk.with_padding(pad_token_id)
+
+
+def alone(
+    config: model.Config, params: Any, name: str | None
+) -> tuple[model.Config, Any]:
+    """A model with the classifier of that name alone, or none; the arrays are shared.
+
+    That is what a Hugging Face model can be.
+    """
+    own = tuple(each for each in config.classifiers if each.name == name)
+    config = dataclasses.replace(config, classifiers=own)
+    flat = tree.flatten(params)
+    wanted = tree.flatten(model.shapes(config))
+    return config, tree.unflatten({path: flat[path] for path in wanted})
 
 
 def fit(

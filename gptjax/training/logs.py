@@ -120,8 +120,15 @@ class Progress:
 
 
 def _status(values: dict[str, float]) -> str:
+    # With what it is made of, or the last one of each of several tasks.
+    losses = {"loss": values["loss"]} | {
+        name.removesuffix("_loss"): value
+        for name, value in values.items()
+        if name.endswith("_loss")
+    }
     parts = [
-        f"loss {values['loss']:.4f} lr {values['learning_rate']:.2e}",
+        " ".join(f"{name} {value:.4f}" for name, value in losses.items()),
+        f"lr {values['learning_rate']:.2e}",
         f"{values['tokens_per_second']:,.0f} tokens/s",
     ]
     if "sparsity" in values:

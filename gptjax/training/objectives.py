@@ -9,17 +9,15 @@ import jax.numpy as jnp
 from gptjax import data, model
 from gptjax.training import loss as loss_lib
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]
+"""Arrays by name; of one of several tasks, `{task: batch}`."""
 
 
 class Objective(Protocol):
     """The loss of a batch as a sum over its parts. Hashable: a step compiles for it."""
 
-    unit: str
-    """What `count` counts, in metrics."""
-
-    def count(self, batch: Batch) -> jax.Array:
-        """How many there are in a batch of arrays (..., T), int32."""
+    def metrics(self, batch: Batch, loss: jax.Array) -> dict[str, jax.Array]:
+        """Scalars to be logged of a batch of arrays (..., T) with that mean loss."""
         ...
 
     def scale(self, batch: Batch) -> Any:
@@ -53,9 +51,12 @@ class LanguageModelling:
     all (..., T).
     """
 
-    unit = "tokens"
+    def metrics(self, batch, loss):
+        del loss
+        return {"tokens": self.count(batch)}
 
     def count(self, batch: Batch) -> jax.Array:
+        """How many tokens are predicted in a batch, int32."""
         return loss_lib.predicted(batch["labels"])
 
     def scale(self, batch: Batch) -> jax.Array:
@@ -97,10 +98,9 @@ class Classification:
     """None: 1 for each class."""
     language_weight: float = 0.0
 
-    unit = "texts"
-
-    def count(self, batch: Batch) -> jax.Array:
-        return (batch["classes"] != data.UNKNOWN).sum()
+    def metrics(self, batch, loss):
+        del loss
+        return {"texts": (batch["classes"] != data.UNKNOWN).sum()}
 
     def scale(self, batch: Batch) -> dict[str, jax.Array]:
         scales = {"classes": 1 / jnp.maximum(self.weights(batch).sum(), 1e-9)}
@@ -141,3 +141,51 @@ class Classification:
             return (classes != data.UNKNOWN).astype(jnp.float32)
         weights = jnp.asarray(self.class_weights, jnp.float32)
         return jnp.where(classes != data.UNKNOWN, weights[classes], 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """The loss of one of several tasks, by which of them a batch is, weighted.
+
+    The tasks share the trunk, and each has its own head (Liu et al., "Multi-Task Deep
+    Neural Networks for Natural Language Understanding", 2019, arXiv:1901.11504).
+
+    Batches are `{task: batch}`: what they hold decides, so that a step compiles once
+    for each task.
+    """
+
+    tasks: tuple[tuple[str, Objective, float], ...]
+    """Names, objectives and weights."""
+
+    def metrics(self, batch, loss):
+        """Of the task's own, under its name, and its loss before the weight."""
+        name, objective, weight = self._of(batch)
+        found = {"loss": loss / weight, **objective.metrics(batch[name], loss / weight)}
+        return {f"{name}_{key}": value for key, value in found.items()}
+
+    def scale(self, batch: Batch) -> Any:
+        name, objective, _ = self._of(batch)
+        return objective.scale(batch[name])
+
+    def loss(self, config, params, part, scale, *, compute, dropout_key, frozen=None):
+        name, objective, weight = self._of(part)
+        return weight * objective.loss(
+            config,
+            params,
+            part[name],
+            scale,
+            compute=compute,
+            dropout_key=dropout_key,
+            frozen=frozen,
+        )
+
+    def _of(self, batch: Batch) -> tuple[str, Objective, float]:
+        (name,) = batch
+        return next(each for each in self.tasks if each[0] == name)
+
+
+def tokens_of(batch: Batch) -> jax.Array:
+    """The token ids (..., T) of a batch, of whichever task it is."""
+    while "tokens" not in batch:
+        (batch,) = batch.values()
+    return batch["tokens"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from gptjax import config, convert, data, errors, model, sharding
-from gptjax.training import heads
+from gptjax.training import heads, tasks
 from gptjax.training.trainer import Trainer
 
 
@@ -28,8 +28,7 @@ class Prepared:
     model_config: model.Config
     mesh: Mesh
     tokenizer: data.Tokenizer
-    train: data.Tokens | data.Examples
-    valid: data.Tokens | data.Examples | None
+    texts: tasks.Texts
 
     def trainer(self, *, schedule_steps: int) -> Trainer:
         """The run's Trainer, with a learning-rate schedule of that length."""
@@ -37,8 +36,7 @@ class Prepared:
             self.settings,
             self.model_config,
             self.mesh,
-            train=self.train,
-            valid=self.valid,
+            texts=self.texts,
             schedule_steps=schedule_steps,
         )
 
@@ -114,9 +112,31 @@ class Prepared:
             shardings=lambda shapes: sharding.param_shardings(self.mesh, shapes),
         )
 
-    def export(self, folder: pathlib.Path, params: Any) -> None:
-        """Writes params as a Hugging Face folder with the source's tokenizer."""
-        convert.save(folder, self.model_config, params, like=self.source)
+    def export(
+        self, folder: pathlib.Path, params: Any, cut: model.Config | None = None
+    ) -> None:
+        """Writes params as a Hugging Face folder with the source's tokenizer.
+
+        Such a folder has one head. It gets the main task's; those of auxiliary tasks
+        go with the same trunk into folders beside it, `<folder>-<task>`.
+
+        Args:
+          cut: the config of params of another shape than the run began with.
+        """
+        shape = cut or self.model_config
+        for task, alone in self.settings.tasks().items():
+            name = None if alone.task.kind == "language" else alone.task.name
+            if task == config.MAIN or name is not None:
+                place = folder
+                if task != config.MAIN:
+                    place = folder.with_name(f"{folder.name}-{task}")
+                convert.save(place, *heads.alone(shape, params, name), like=self.source)
+
+    @property
+    def fits_one_folder(self) -> bool:
+        """Whether a Hugging Face folder holds all heads of the model."""
+        kinds = [alone.task.kind for alone in self.settings.tasks().values()]
+        return kinds[1:] == ["language"] * (len(kinds) - 1)
 
 
 def prepare(settings: config.Run) -> Prepared:
@@ -131,22 +151,18 @@ def prepare(settings: config.Run) -> Prepared:
     data.check_tokenizer(
         facts, model_config.vocab_size, settings.tokenizer or settings.model
     )
-    given = _reading(settings, model_config.vocab_size)
-    train: data.Tokens | data.Examples
-    valid: data.Tokens | data.Examples | None = None
     _check_head(settings, model_config)
-    if settings.task.kind == "classification":
-        known = heads.known_labels(model_config, settings.task.name)
-        train, valid = _read_examples(settings, tokenizer, known, given)
+    labels, texts = {}, {}
+    for name, alone in settings.tasks().items():
+        texts[name] = _read(alone, model_config, tokenizer)
+        if alone.task.kind == "classification":
+            labels[alone.task.name] = texts[name].train.labels
+    if labels:
         pad_id = data.padding_id(facts, settings.tokenizer or settings.model)
-        model_config = heads.with_classifier(
-            model_config, settings.task.name, train.labels, pad_id
-        )
+        model_config = heads.with_classifiers(model_config, labels, pad_id)
     else:
         model_config = dataclasses.replace(model_config, classifiers=())
-        train = data.tokenize(settings.data.train, tokenizer, **given)
-        if settings.data.valid is not None:
-            valid = data.tokenize(settings.data.valid, tokenizer, **given)
+    main = texts.pop(config.MAIN)
     return Prepared(
         settings=settings,
         folder=pathlib.Path(settings.out),
@@ -154,17 +170,36 @@ def prepare(settings: config.Run) -> Prepared:
         model_config=model_config,
         mesh=mesh,
         tokenizer=tokenizer,
-        train=train,
-        valid=valid,
+        texts=dataclasses.replace(main, auxiliary=texts),
     )
+
+
+def _read(
+    settings: config.Run, model_config: model.Config, tokenizer: data.Tokenizer
+) -> tasks.Texts:
+    """The texts of one task."""
+    given = _reading(settings, model_config.vocab_size)
+    if settings.task.kind == "classification":
+        known = heads.known_labels(model_config, settings.task.name)
+        return tasks.Texts(*_read_examples(settings, tokenizer, known, given))
+    valid = None
+    train = data.tokenize(settings.data.train, tokenizer, **given)
+    if settings.data.valid is not None:
+        valid = data.tokenize(settings.data.valid, tokenizer, **given)
+    return tasks.Texts(train, valid)
 
 
 def _check_head(settings: config.Run, model_config: model.Config) -> None:
     """Raises a `UserError` where a run needs scores of tokens and has none."""
-    is_language = settings.task.kind == "language"
-    needs = is_language or settings.task.language_weight or settings.pruning is not None
+    each = [alone.task for alone in settings.tasks().values()]
+    are_language = [task.kind == "language" for task in each]
+    needs = (
+        any(are_language)
+        or any(task.language_weight for task in each)
+        or settings.pruning is not None
+    )
     has = model_config.tie_word_embeddings or (
-        is_language and not model_config.classifiers
+        all(are_language) and not model_config.classifiers
     )
     if needs and not has:
         raise errors.UserError(

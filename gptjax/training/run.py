@@ -43,7 +43,7 @@ def start_summary(prepared: Prepared, trainer: Trainer) -> dict[str, Any]:
     if known:
         return json.loads(path.read_text(encoding="utf-8"))
     start = None
-    if prepared.valid is not None:
+    if prepared.texts.valid is not None:
         start = describe(trainer.evaluate(prepared.load_params()))
     summary = {
         "model": prepared.settings.model,

@@ -68,7 +68,7 @@ def mean_gradients(
     def add(total, part):
         return jax.tree.map(jnp.add, total, loss_and_grads(*part)), None
 
-    count = batch["tokens"].shape[0]
+    count = objectives.tokens_of(batch).shape[0]
     keys = None if dropout_key is None else jax.random.split(dropout_key, count)
     first = jax.tree.map(lambda x: x[0], (batch, keys))
     if count == 1:
@@ -106,8 +106,8 @@ def make_step(
       holds arrays (A, B, ...): A parts whose gradients are accumulated. The dropout
       of a step depends on `key` and `state.step` alone. Metrics, each a scalar on
       the device: `loss` of the objective, in nats, `grad_norm` before clipping,
-      `param_norm` after the update, `learning_rate`, and how many `tokens` were
-      predicted, or what else the objective counts.
+      `param_norm` after the update, `learning_rate`, and those of the
+      objective, e.g. how many `tokens` were predicted.
     """
     has_dropout = config != config.without_dropout()
 
@@ -131,7 +131,7 @@ def make_step(
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
             "learning_rate": schedule(state.step) * (1 if scale is None else scale),
-            objective.unit: objective.count(batch),
+            **objective.metrics(batch, loss),
         }
         return TrainState(state.step + 1, params, state.bits, opt_state), metrics
 

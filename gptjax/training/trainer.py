@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
+from gptjax import config, data, evaluation, masks, model, sharding, tree
 from gptjax.training import (
     distillation,
     logs,
@@ -35,22 +35,18 @@ class Trainer:
         model_config: model.Config,
         mesh: Mesh,
         *,
-        train: data.Tokens | data.Examples,
-        valid: data.Tokens | data.Examples | None,
+        texts: tasks.Texts,
         schedule_steps: int,
     ):
         """Prepares, without compiling yet.
 
         Args:
-          train, valid: texts, or labelled ones where the config's task says so.
+          texts: labelled ones where the config's task says so.
           schedule_steps: the length of the learning-rate schedule.
         """
         self.settings, self.mesh = settings, mesh
         self.model_config = model_config
-        task = {"language": tasks.Language, "classification": tasks.Classification}
-        self.task: tasks.Task = task[settings.task.kind](
-            settings, model_config, mesh, train=train, valid=valid
-        )
+        self.texts = texts
         training = settings.training
         micro_batch = training.batch_sequences // training.accumulation_steps
         sharding.check_batch(
@@ -58,18 +54,7 @@ class Trainer:
             micro_batch,
             key="training.batch_sequences / training.accumulation_steps",
         )
-        if settings.data.sequence_tokens > model_config.n_positions:
-            raise errors.UserError(
-                f"data.sequence_tokens: {settings.data.sequence_tokens} is more than "
-                f"the model's n_positions {model_config.n_positions}"
-            )
-
-        if settings.data.sequence_tokens % mesh.shape["context"]:
-            raise errors.UserError(
-                f"data.sequence_tokens: {settings.data.sequence_tokens} do not divide "
-                f"over mesh.context {mesh.shape['context']}"
-            )
-
+        self.task: tasks.Task = tasks.make(settings, model_config, mesh, texts)
         self.shapes = model.shapes(model_config)
         self.prunable: tree.Rules = ((r".*", False),)
         tracks_movement = False
@@ -190,7 +175,7 @@ class Trainer:
         """How good params are, by the validation data and protocol of the config."""
         return self.task.evaluate(params)
 
-    def batches(self, stream: int) -> data.Batches | data.ExampleBatches:
+    def batches(self, stream: int) -> data.Batches | data.ExampleBatches | data.Mixture:
         """The endless batches of a stream, this process's share of each."""
         # A seed that two streams share by chance would repeat a round's batches.
         mixed = np.random.SeedSequence([self.settings.seed, stream])

@@ -109,8 +109,7 @@ def measured(tiny_settings, tmp_path):
             settings,
             config,
             prepared.mesh,
-            train=prepared.train,
-            valid=None,
+            texts=training.Texts(prepared.texts.train, None),
             schedule_steps=4,
         )
 

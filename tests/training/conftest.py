@@ -1,5 +1,8 @@
 """What tests of training share."""
 
+import csv
+
+import numpy as np
 import pytest
 
 
@@ -17,3 +20,36 @@ def hugging_face():
             bos_token_id=0, eos_token_id=0,
         )
     )  # fmt: skip
+
+
+@pytest.fixture
+def labelled_settings(tiny_settings, tmp_path):
+    """A function (out, **overrides) -> config.Run that classifies made-up texts."""
+    rng = np.random.default_rng(0)
+    words = {"glad": ["sun", "joy", "day"], "sad": ["rain", "woe", "night"]}
+    paths = {}
+    for name, count in (("train", 96), ("valid", 40)):
+        paths[name] = tmp_path / f"{name}.csv"
+        with paths[name].open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["label", "text"])
+            for number in range(count):
+                label = ("glad", "sad")[number % 2]
+                rows.writerow(
+                    [label, " ".join(rng.choice(words[label], 1 + number % 4))]
+                )
+
+    def make(out, **overrides):
+        return tiny_settings(
+            out,
+            **{
+                "task.kind": "classification",
+                "task.name": "mood",
+                "data.train": str(paths["train"]),
+                "data.valid": str(paths["valid"]),
+                "training.batch_sequences": 16,
+                **overrides,
+            },
+        )
+
+    return make

@@ -1,6 +1,5 @@
 """Classifiers in the one training loop; stock PyTorch is the oracle."""
 
-import csv
 import json
 
 import jax
@@ -112,7 +111,7 @@ def test_a_row_without_a_class_counts_for_nothing(oracle):
                 gpt, params, batch, objective.scale(batch),
                 compute=model.Compute(), dropout_key=None,
             )
-        ), int(objective.count(batch))  # fmt: skip
+        ), int(objective.metrics(batch, None)["texts"])  # fmt: skip
 
     few = {"tokens": jnp.asarray(tokens_BT[:5]), "classes": jnp.asarray(classes_B[:5])}
     alone = objective.loss(
@@ -169,36 +168,8 @@ def test_balanced_weights_are_scikit_learns():
 
 
 @pytest.fixture
-def settings(tiny_settings, tmp_path):
-    """A function (out, **overrides) -> config.Run that classifies made-up texts."""
-    rng = np.random.default_rng(0)
-    words = {"glad": ["sun", "joy", "day"], "sad": ["rain", "woe", "night"]}
-    paths = {}
-    for name, count in (("train", 96), ("valid", 40)):
-        paths[name] = tmp_path / f"{name}.csv"
-        with paths[name].open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["label", "text"])
-            for number in range(count):
-                label = ("glad", "sad")[number % 2]
-                rows.writerow(
-                    [label, " ".join(rng.choice(words[label], 1 + number % 4))]
-                )
-
-    def make(out, **overrides):
-        return tiny_settings(
-            out,
-            **{
-                "task.kind": "classification",
-                "task.name": "mood",
-                "data.train": str(paths["train"]),
-                "data.valid": str(paths["valid"]),
-                "training.batch_sequences": 16,
-                **overrides,
-            },
-        )
-
-    return make
+def settings(labelled_settings):
+    return labelled_settings
 
 
 def test_a_classifier_learns_and_stock_transformers_agrees(settings, tmp_path):
@@ -366,11 +337,10 @@ def test_language_modelling_drops_a_classifier(settings, tiny_settings, tmp_path
 def test_calibration_reads_training_texts_alone(settings, tmp_path):
     """Without validation texts of their own, a fifth of the source is held out."""
     prepared = training.prepare(settings(tmp_path / "run", **{"data.valid": None}))
-    joined = prepared.train.joined
-    assert len(joined) == prepared.train.lengths.sum() < len(prepared.train.tokens)
-    assert np.array_equal(
-        joined.ids[: prepared.train.lengths[0]], prepared.train.ids(0)
-    )
+    train = prepared.texts.train
+    joined = train.joined
+    assert len(joined) == train.lengths.sum() < len(train.tokens)
+    assert np.array_equal(joined.ids[: train.lengths[0]], train.ids(0))
 
 
 def test_a_run_notices_a_label_whose_weight_changed(settings, tmp_path):

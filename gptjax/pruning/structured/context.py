@@ -69,9 +69,10 @@ class Context:
     def export(self, number: int, params: Any, folder: pathlib.Path) -> None:
         """Writes a round's model as a Hugging Face folder.
 
-        Where that fills up heads, the model as it is goes beside it, to `native`.
+        Where that fills up heads, or leaves out those of auxiliary tasks, the model as
+        it is goes beside it, to `native`.
         """
         config, source = self.config_of(number), self.prepared.source
-        convert.save(folder, config, params, like=source)
-        if convert.padded_heads(config):
+        self.prepared.export(folder, params, config)
+        if convert.padded_heads(config) or not self.prepared.fits_one_folder:
             convert.save_native(folder.with_name("native"), config, params, like=source)

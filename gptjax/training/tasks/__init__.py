@@ -2,5 +2,8 @@
 
 from gptjax.training.tasks.classification import Classification as Classification
 from gptjax.training.tasks.language import Language as Language
+from gptjax.training.tasks.several import Several as Several
+from gptjax.training.tasks.several import make as make
+from gptjax.training.tasks.texts import Texts as Texts
 
-Task = Language | Classification
+Task = Language | Classification | Several

@@ -101,7 +101,7 @@ def test_a_choice_is_of_the_lowest_scores_on_the_calibration_text(
     assert capsys.readouterr().err.count("calibration will take about ") == 2
     method = done.rounds[1]["method"]
     prepared = training.prepare(settings)
-    tokens = np.asarray(prepared.train.ids[: 12 * 16]).reshape(12, 16)
+    tokens = np.asarray(prepared.texts.train.ids[: 12 * 16]).reshape(12, 16)
     mesh = sharding.make_mesh()
     scores = activation.neurons(
         prepared.model_config,
