@@ -131,16 +131,51 @@ class Model:
           UserError: the model is no classifier; an empty text.
         """
         classifier = self._classifier()
+        if classifier.per_token:
+            raise errors.UserError(f"{self.folder}: labels words, not texts; use tag")
         examples = data.tokenize_texts(
             texts, data.Tokenizer.of(self.tokenizer), labels=classifier.labels
         )
+        return self._predictions(examples, classifier, batch_sequences)
+
+    def tag(
+        self, texts: Sequence[str | Sequence[str]], *, batch_sequences: int = 8
+    ) -> list[list[tuple[str, Prediction]]]:
+        """The words of each text with their labels, by the model's classifier of words.
+
+        Words that end beyond the model's n_positions are left out.
+
+        Args:
+          texts: of words between spaces, or lists of words.
+
+        Raises:
+          UserError: the model has no such classifier; an empty text.
+        """
+        classifier = self._classifier()
+        if not classifier.per_token:
+            raise errors.UserError(f"{self.folder}: labels texts, not words")
+        words = [text.split() if isinstance(text, str) else text for text in texts]
+        examples = data.tokenize_words(
+            words, data.Tokenizer.of(self.tokenizer), labels=classifier.labels
+        )
+        found = iter(self._predictions(examples, classifier, batch_sequences))
+        read = [
+            own[: examples.words_of(number, self.config.n_positions)]
+            for number, own in enumerate(words)
+        ]
+        return [[(word, next(found)) for word in own] for own in read]
+
+    def _predictions(
+        self, examples: data.Examples, classifier: model.Classifier, batch: int
+    ) -> list[Prediction]:
+        """Of all texts, or of all their words."""
         logits_MN = evaluation.label_logits(
             self.config,
             self.params,
             examples,
             classifier=classifier.name,
             sequence_tokens=self.config.n_positions,
-            batch_sequences=batch_sequences,
+            batch_sequences=batch,
         )
         chances_MN = np.exp(logits_MN - np.logaddexp.reduce(logits_MN, -1)[:, None])
         return [
@@ -161,7 +196,7 @@ class Model:
         batch_sequences: int = 8,
         progress: bool = False,
     ) -> evaluation.Classification:
-        """How well the model labels texts whose labels are known.
+        """How well the model labels texts, or words, whose labels are known.
 
         Args:
           texts: a CSV or JSONL file, or any other source with labels.
@@ -178,12 +213,13 @@ class Model:
                 f"context {longest} is longer than the model's n_positions "
                 f"{self.config.n_positions}"
             )
-        examples = data.read_examples(
-            _source(texts),
-            data.Tokenizer.of(self.tokenizer),
-            labels=classifier.labels,
-            **self._reading(progress),
-        )
+        source, tokenizer = _source(texts), data.Tokenizer.of(self.tokenizer)
+        if classifier.per_token:
+            examples = data.read_tagged(source, tokenizer, labels=classifier.labels)
+        else:
+            examples = data.read_examples(
+                source, tokenizer, labels=classifier.labels, **self._reading(progress)
+            )
         return evaluation.classify(
             self.config,
             self.params,

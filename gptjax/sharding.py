@@ -23,7 +23,8 @@ BATCH_AXES = ("data", "fsdp")
 # The vocabulary is odd in most checkpoints (50257): split the width instead.
 PARAM_RULES: tree.Rules = (
     (r"(embed/tokens|embed/positions|head)/embedding", P(None, ("fsdp", "tensor"))),
-    (r"classifiers/\w+/weight", P(None, ("fsdp", "tensor"))),
+    (r"(classifiers|taggers)/\w+/weight", P(None, ("fsdp", "tensor"))),
+    (r"taggers/\w+/bias", P()),
     (r"blocks/attn/qkv/kernel", P(None, "fsdp", None, "tensor", None)),
     (r"blocks/attn/qkv/bias", P(None, None, "tensor", None)),
     (r"blocks/attn/out/kernel", P(None, "tensor", None, "fsdp")),

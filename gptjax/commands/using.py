@@ -109,12 +109,26 @@ def predict(
         typer.Option("--json", help="Print a JSON object a text, with all chances."),
     ] = False,
 ) -> None:
-    """Labels texts with a classifier; one line for each: label, probability, text."""
+    """Labels texts with a classifier; one line for each: label, probability, text.
+
+    With a classifier of words, one line for each word, and an empty one after a text.
+    """
     from gptjax import api
 
     given = texts or [line for line in sys.stdin.read().splitlines() if line.strip()]
-    found = api.load(model).predict(given, batch_sequences=batch)
-    for text, prediction in zip(given, found, strict=True):
+    loaded = api.load(model)
+    if any(each.per_token for each in loaded.config.classifiers):
+        for words in loaded.tag(given, batch_sequences=batch):
+            _print_predictions(words, as_json)
+            if not as_json:
+                print()
+        return
+    found = loaded.predict(given, batch_sequences=batch)
+    _print_predictions(list(zip(given, found, strict=True)), as_json)
+
+
+def _print_predictions(predictions, as_json: bool) -> None:
+    for text, prediction in predictions:
         if as_json:
             print(json.dumps({"text": text, **dataclasses.asdict(prediction)}))
         else:

@@ -107,6 +107,8 @@ class Run(Section):
                 "distillation.teacher: dense is what round 0 of a pruning run ends "
                 "with; to train, name a model"
             )
+        if self.task.kind == "tagging":
+            raise ValueError("distillation: task.kind tagging has none; leave it out")
         if self.task.language_weight:
             raise ValueError(
                 "distillation: does not go with task.language_weight; leave one out"
@@ -116,7 +118,7 @@ class Run(Section):
     @property
     def is_measured(self) -> bool:
         """Whether models are evaluated on data that they do not train on."""
-        return self.data.valid is not None or self.task.kind == "classification"
+        return self.data.valid is not None or self.task.kind != "language"
 
     @pydantic.model_validator(mode="after")
     def _steps_fit_together(self):
@@ -219,8 +221,11 @@ def _check_task(task: Task, data: Data, *, where: str) -> None:
       where: what stands before the keys.
     """
     is_language = task.kind == "language"
-    foreign = ("limit", "valid_fraction", "augmentation")
-    foreign = foreign if is_language else ("respect_documents", "append_eos")
+    foreign = {
+        "language": ("limit", "valid_fraction", "augmentation"),
+        "classification": ("respect_documents", "append_eos"),
+        "tagging": ("respect_documents", "append_eos", "augmentation"),
+    }[task.kind]
     defaults = {name: field.default for name, field in Data.model_fields.items()}
     for name in foreign:
         if getattr(data, name) != defaults[name]:

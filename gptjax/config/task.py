@@ -14,9 +14,11 @@ MAIN = "main"
 class Task(Section):
     """What a run trains for."""
 
-    kind: Literal["language", "classification"] = "language"
+    kind: Literal["language", "classification", "tagging"] = "language"
     """`language`: the next token. `classification`: the label of a text, by a linear
-    layer on its last token, as Hugging Face's `GPT2ForSequenceClassification` has."""
+    layer on its last token, as Hugging Face's `GPT2ForSequenceClassification` has.
+    `tagging`: the label of each word, by one on the word's last token, as its
+    `GPT2ForTokenClassification` has."""
     name: Annotated[str, pydantic.Field(pattern=r"^\w+$")] = "label"
     """Of the classifier. A model that has one of this name goes on with it and with its
     labels; else a new one learns those of the training texts."""

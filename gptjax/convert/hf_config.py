@@ -25,8 +25,13 @@ PARAMS = "params"
 # config.json of gptjax folders alone.
 OWN = ("head_dim", "classifiers")
 
-LANGUAGE, CLASSIFIER = "GPT2LMHeadModel", "GPT2ForSequenceClassification"
-"""The architectures, as transformers calls them, that folders hold."""
+LANGUAGE = "GPT2LMHeadModel"
+CLASSIFIERS = {
+    False: "GPT2ForSequenceClassification",
+    True: "GPT2ForTokenClassification",
+}
+"""The architectures, as transformers calls them, that folders hold; classifiers by
+whether they label tokens."""
 
 # `GPT2Config.attribute_map`: other names that transformers reads fields by.
 ALIASES = {
@@ -39,7 +44,7 @@ ALIASES = {
 # Fields, of any transformers version, that leave the language model's logits and
 # loss alone: other heads, decoding, labels, bookkeeping.
 HARMLESS = re.compile(
-    r"summary_\w+|\w+_token_id|(_?num_labels|id2label|label2id|problem_type)"
+    r"summary_\w+|classifier_dropout|\w+_token_id|(_?num_labels|id2label|label2id|problem_type)"
     r"|architectures|dtype|torch_dtype|transformers_version|_?name_or_path"
     r"|_commit_hash|_?attn_implementation(_\w+)?|finetuning_task|task_specific_params"
     r"|tokenizer_class|prefix|use_cache|return_dict|output_\w+|is_decoder|torchscript"
@@ -183,10 +188,12 @@ def _classifiers(
                 f"{where}: classifiers is {own!r}; it must be a list of objects with "
                 "name, labels and pad_token_id"
             ) from error
-    if values.get("architectures") != [CLASSIFIER]:
+    kinds = {(name,): per_token for per_token, name in CLASSIFIERS.items()}
+    per_token = kinds.get(tuple(values.get("architectures") or ()))
+    if per_token is None:
         return ()
     kind = values.get("problem_type")
-    if kind not in (None, "single_label_classification"):
+    if not per_token and kind not in (None, "single_label_classification"):
         raise errors.UserError(
             f"{where}: problem_type is {kind!r}; gptjax implements only "
             "'single_label_classification'"
@@ -208,6 +215,7 @@ def _classifiers(
             **({"name": task} if is_name else {}),
             labels=tuple(str(names[str(number)]) for number in range(len(names))),
             pad_token_id=values.get("pad_token_id"),
+            per_token=per_token,
         ),
     )
 
@@ -263,14 +271,19 @@ def to_values(
         elif value and is_native:
             is_plain = isinstance(value, int)
             values[name] = value if is_plain else [*map(dataclasses.asdict, value)]
-    values["architectures"] = [CLASSIFIER if config.classifiers else LANGUAGE]
+    values["architectures"] = [LANGUAGE]
     for each in config.classifiers[:1]:
+        values["architectures"] = [CLASSIFIERS[each.per_token]]
         for key in ("num_labels", "_num_labels"):
             values.pop(key, None)
         values["id2label"] = {str(n): label for n, label in enumerate(each.labels)}
         values["label2id"] = {label: n for n, label in enumerate(each.labels)}
         values["pad_token_id"] = each.pad_token_id
         values["problem_type"] = "single_label_classification"
+        if each.per_token:
+            values["problem_type"] = None
+            # None would be 0.1 to transformers; gptjax drops nothing there.
+            values.setdefault("classifier_dropout", 0.0)
         values["finetuning_task"] = each.name
     values["dtype"] = np.dtype(dtype).name
     values.pop("torch_dtype", None)

@@ -35,6 +35,8 @@ NAMES: tree.Rules = (
     (r"ln_f/bias", ("transformer.ln_f.bias", 1)),
     (r"head/embedding", ("lm_head.weight", 1)),
     (r"classifiers/\w+/weight", ("score.weight", 1)),
+    (r"taggers/\w+/weight", ("classifier.weight", 1)),
+    (r"taggers/\w+/bias", ("classifier.bias", 1)),
 )
 
 _POSITIONS = {value: position for position, (_, value) in enumerate(NAMES)}

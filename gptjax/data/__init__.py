@@ -15,6 +15,9 @@ from gptjax.data.examples import tokenize_texts as tokenize_texts
 from gptjax.data.mixture import Mixture as Mixture
 from gptjax.data.placement import prefetch as prefetch
 from gptjax.data.placement import process_share as process_share
+from gptjax.data.tagging import Tagged as Tagged
+from gptjax.data.tagging import read_tagged as read_tagged
+from gptjax.data.tagging import tokenize_words as tokenize_words
 from gptjax.data.tokenization import tokenize as tokenize
 from gptjax.data.tokenizer import Tokenizer as Tokenizer
 from gptjax.data.tokenizer import check_tokenizer as check_tokenizer

@@ -42,8 +42,8 @@ def fill(
         place of `examples.ids`.
 
     Returns:
-      `tokens` (..., T) int32 and `classes` (...) int32; if asked for, `labels` (..., T)
-      int32, the tokens again, but -100 for padding.
+      `tokens` (..., T) int32 and `classes` (...) int32, of tagged texts (..., T); if
+      asked for, `labels` (..., T) int32, the tokens again, but -100 for padding.
     """
     flat = numbers.reshape(-1)
     ids_of = ids_of or (lambda number, row: examples.ids(number))
@@ -52,10 +52,10 @@ def fill(
     tokens = np.full((len(flat), length), pad_id, np.int32)
     for row, text in zip(tokens, texts, strict=True):
         row[: len(text)] = text
-    classes = np.where(flat >= 0, examples.classes[flat], examples_lib.UNKNOWN)
+    classes = examples.classes_of(flat, length)
     batch = {
         "tokens": tokens.reshape(*numbers.shape, length),
-        "classes": classes.reshape(numbers.shape).astype(np.int32),
+        "classes": classes.reshape(*numbers.shape, *classes.shape[1:]),
     }
     if with_labels:
         ends = np.array([len(text) for text in texts]).reshape(*numbers.shape, 1)

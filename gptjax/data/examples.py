@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -50,10 +50,25 @@ class Examples:
         return np.bincount(self.classes, minlength=len(self.labels))
 
     @property
+    def strata(self) -> tuple[str, ...]:
+        """What the numbers in `classes` stand for, where texts are divided by them."""
+        return self.labels
+
+    @property
     def checksum(self) -> int:
         """Of texts and classes, to tell that a run resumes on the same ones."""
-        known = zlib.crc32(self.rows.tobytes(), self.tokens.checksum)
-        return zlib.crc32(self.classes.tobytes(), known)
+        return crc(self.classes, crc(self.rows, self.tokens.checksum))
+
+    def classes_of(self, numbers: np.ndarray, length: int) -> np.ndarray:
+        """What the rows of a batch predict, int32 (rows,); -100 below number 0."""
+        del length
+        classes = np.where(numbers >= 0, self.classes[numbers], UNKNOWN)
+        return classes.astype(np.int32)
+
+    def known(self, longest: int | None) -> np.ndarray:
+        """The classes of all texts, whose last token counts wherever they are cut."""
+        del longest
+        return self.classes
 
     def ids(self, number: int) -> np.ndarray:
         """The token ids of a text, counted from 0 among these."""
@@ -84,6 +99,11 @@ class Examples:
         return dataclasses.replace(
             self, rows=self.rows[numbers], classes=self.classes[numbers]
         )
+
+
+def crc(array: np.ndarray, known: int) -> int:
+    """A checksum of an array, and of what is known already."""
+    return zlib.crc32(array.tobytes(), known)
 
 
 def read_labelled(source: config.Source) -> Iterator[corpus.Document]:
@@ -131,13 +151,7 @@ def read_examples(
         found.append(document.label)
         if keep_texts:
             texts.append(document.text)
-    if labels is None:
-        labels = sorted(set(found), key=_order)
-        if len(labels) < 2:
-            raise errors.UserError(
-                f"{source.path}: all texts have the label {''.join(labels)!r}; there "
-                "is nothing to tell apart"
-            )
+    labels = learnt(found, labels, source.path)
     tokens = tokenization.tokenize(
         source,
         tokenizer,
@@ -201,6 +215,25 @@ def tokenize_texts(
     return Examples(tokens, np.arange(len(texts)), classes, tuple(labels))
 
 
+def learnt(
+    found: Iterable[str], labels: Sequence[str] | None, path: str
+) -> Sequence[str]:
+    """`labels`, or if there are none the ones that were found, in their order.
+
+    Raises:
+      UserError: only one was found.
+    """
+    if labels is not None:
+        return labels
+    labels = sorted(set(found), key=_order)
+    if len(labels) < 2:
+        raise errors.UserError(
+            f"{path}: all have the label {''.join(labels)!r}; there is nothing to tell "
+            "apart"
+        )
+    return labels
+
+
 def _order(label: str) -> tuple[bool, int, str]:
     """Whole numbers by their size, before words."""
     is_number = re.fullmatch(r"-?[0-9]+", label) is not None
@@ -217,7 +250,7 @@ def divide(
     """
     rng = np.random.default_rng([seed, 0])
     second = []
-    for number, label in enumerate(examples.labels):
+    for number, label in enumerate(examples.strata):
         places = np.flatnonzero(examples.classes == number)
         if len(places) < 2:
             raise errors.UserError(
@@ -244,15 +277,16 @@ def limit(examples: Examples, count: int, *, seed: int) -> Examples:
     """
     if count >= len(examples):
         return examples
-    if count < len(examples.labels):
+    if count < len(examples.strata):
         raise errors.UserError(
-            f"data.limit: {count} texts cannot show {len(examples.labels)} labels"
+            f"data.limit: {count} texts cannot show {len(examples.strata)} labels"
         )
     rng = np.random.default_rng([seed, 1])
     order = rng.permutation(len(examples))
     # The nth of its class comes when n of so many are due: shares hold at any count.
     ranks = np.empty(len(examples))
-    for number, total in enumerate(examples.counts):
+    for number in range(len(examples.strata)):
         places = order[examples.classes[order] == number]
+        total = len(places)
         ranks[places] = (np.arange(len(places)) + 0.5) / max(total, 1)
     return examples.take(order[np.argsort(ranks[order], kind="stable")][:count])

@@ -9,7 +9,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gptjax import errors
 from gptjax.data import corpus, storage
@@ -123,6 +123,23 @@ def _parts(path: storage.Path) -> Iterator[str]:
 def _read_jsonl(
     path: storage.Path, column: str, label_column: str | None
 ) -> Iterator[corpus.Document]:
+    for value, place, end in read_objects(path):
+        label = None
+        for wanted in (column, label_column):
+            if wanted is not None and wanted not in value:
+                raise corpus.missing_column(place, wanted, value)
+        if label_column is not None:
+            label = corpus.as_label(value[label_column], place, label_column)
+        text = corpus.as_text(value[column], place, column)
+        yield corpus.Document(text, place, end, label)
+
+
+def read_objects(path: storage.Path) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """The objects of a .jsonl file, each with its place and where its line ends.
+
+    Raises:
+      UserError: naming the line that is no JSON object.
+    """
     for line in _lines(path):
         if not (stripped := line.text.rstrip()):
             continue
@@ -137,14 +154,7 @@ def _read_jsonl(
             raise errors.UserError(
                 f"{place}: holds {type(value).__name__}; a line is an object {{...}}"
             )
-        label = None
-        for wanted in (column, label_column):
-            if wanted is not None and wanted not in value:
-                raise corpus.missing_column(place, wanted, value)
-        if label_column is not None:
-            label = corpus.as_label(value[label_column], place, label_column)
-        text = corpus.as_text(value[column], place, column)
-        yield corpus.Document(text, place, line.end, label)
+        yield value, place, line.end
 
 
 def _read_csv(

@@ -5,6 +5,7 @@ from gptjax.evaluation.classification import LabelScores as LabelScores
 from gptjax.evaluation.classification import classify as classify
 from gptjax.evaluation.classification import label_logits as label_logits
 from gptjax.evaluation.classification import label_scores as label_scores
+from gptjax.evaluation.classification import unit as unit
 from gptjax.evaluation.classification import weighted_scores as weighted_scores
 from gptjax.evaluation.connectivity import Connectivity as Connectivity
 from gptjax.evaluation.connectivity import check_alike as check_alike

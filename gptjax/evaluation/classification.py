@@ -42,10 +42,12 @@ class Classification:
     """Of the computation."""
     text: str
     """What the texts are called."""
+    unit: str = "texts"
+    """What has labels: texts, or words."""
 
     @property
     def texts(self) -> int:
-        """How many were classified."""
+        """How many were classified; of words, these."""
         return int(np.sum(self.confusion))
 
     @property
@@ -75,9 +77,11 @@ class Classification:
     def protocol(self) -> str:
         """One line with everything that the numbers depend on but the model."""
         cut = f", {self.cut:,} of them cut" if self.cut else ""
+        of = "" if self.unit == "texts" else " of texts"
         return (
-            f"{self.text}, {self.texts:,} texts of at most {self.longest} tokens{cut}, "
-            f"{len(self.labels)} labels, F1 weighted by their texts, {self.dtype}"
+            f"{self.text}, {self.texts:,} {self.unit}{of} of at most {self.longest} "
+            f"tokens{cut}, {len(self.labels)} labels, F1 weighted by their "
+            f"{self.unit}, {self.dtype}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +89,7 @@ class Classification:
         return {
             **self.figures(),
             "protocol": self.protocol(),
+            "unit": self.unit,
             "labels": list(self.labels),
             "confusion": [list(row) for row in self.confusion],
         }
@@ -155,8 +160,9 @@ def classify(
         progress=progress,
     ).astype(np.float64)
     confusion = np.zeros((len(own.labels),) * 2, np.int64)
-    np.add.at(confusion, (examples.classes, logits_MN.argmax(-1)), 1)
-    true_M = np.take_along_axis(logits_MN, examples.classes[:, None], axis=-1)[:, 0]
+    classes_M = examples.known(sequence_tokens)
+    np.add.at(confusion, (classes_M, logits_MN.argmax(-1)), 1)
+    true_M = np.take_along_axis(logits_MN, classes_M[:, None], axis=-1)[:, 0]
     return Classification(
         nll_sum=float((np.logaddexp.reduce(logits_MN, axis=-1) - true_M).sum()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
@@ -165,7 +171,13 @@ def classify(
         cut=int((examples.lengths > sequence_tokens).sum()),
         dtype=jnp.dtype(dtype).name,
         text=examples.name,
+        unit=unit(examples),
     )
+
+
+def unit(examples: data.Examples) -> str:
+    """What has labels there, as reports and metrics call it."""
+    return "words" if isinstance(examples, data.Tagged) else "texts"
 
 
 def label_logits(
@@ -180,7 +192,8 @@ def label_logits(
     mesh: Mesh | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """The scores of the labels of M texts, MN in float32; arguments as for `classify`.
+    """The scores of the labels of M texts, or of their M words that are read, MN in
+    float32; arguments as for `classify`.
 
     Texts of about the same length are read together, filled up with padding, which
     changes the scores of none.
@@ -191,35 +204,37 @@ def label_logits(
     rest = -len(order) % batch_sequences
     numbers = np.append(order, np.full(rest, -1, order.dtype))
     batches = numbers.reshape(-1, batch_sequences)
-    found = np.empty(
-        (len(order), len(config.classifier(classifier).labels)), np.float32
-    )
-    pad_id = config.classifier(classifier).pad_token_id
+    found: list[Any] = [None] * len(order)
+    own = config.classifier(classifier)
     for rows in bars.track(batches, total=len(batches)) if progress else batches:
-        tokens_BT = data.fill(
-            examples, rows, longest=sequence_tokens, pad_id=pad_id or 0
-        )["tokens"]
+        batch = data.fill(
+            examples, rows, longest=sequence_tokens, pad_id=own.pad_token_id or 0
+        )
+        tokens_BT = batch["tokens"]
         if mesh is not None:
             places = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
             tokens_BT = sharding.place(tokens_BT, places)
-        logits_BN = np.asarray(
+        logits = np.asarray(
             _logits(
                 config, params, tokens_BT, classifier=classifier, dtype=dtype, mesh=mesh
             )
         )
-        found[rows[rows >= 0]] = logits_BN[rows >= 0]
-    return found
+        for place, row in enumerate(rows):
+            if row >= 0:
+                words = batch["classes"][place] >= 0 if own.per_token else None
+                found[row] = logits[place][words].reshape(-1, len(own.labels))
+    return np.concatenate(found)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "classifier", "dtype", "mesh"))
 def _logits(config, params, tokens_BT, *, classifier, dtype, mesh):
     compute = model.Compute(dtype=dtype, mesh=mesh)
     x_BTD = model.hidden(config, params, tokens_BT, compute=compute)
-    logits_BN = model.label_logits(
+    logits = model.label_logits(
         config, params, x_BTD, tokens_BT, classifier=classifier, compute=compute
     )
     if mesh is not None:
         # Whole on every host, so that each can count.
         whole = sharding.replicated(mesh)
-        logits_BN = jax.lax.with_sharding_constraint(logits_BN, whole)
-    return logits_BN
+        logits = jax.lax.with_sharding_constraint(logits, whole)
+    return logits

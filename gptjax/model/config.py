@@ -9,15 +9,22 @@ from gptjax.model import activations
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A linear layer that gives a text one of some labels, by its last token."""
+    """A linear layer that gives a text, or each of its tokens, one of some labels."""
 
     name: str = "label"
-    """Of the task; the layer's weights are `classifiers/<name>/weight`."""
+    """Of the task; the layer's params are below `path`."""
     labels: tuple[str, ...]
     """What the layer's outputs are called, in their order."""
     pad_token_id: int | None = None
     """What texts are filled up with: the last token is the last that is another. None:
     texts are never filled up."""
+    per_token: bool = False
+    """Whether each token has a label, and not the text by its last token."""
+
+    @property
+    def path(self) -> str:
+        """Where the params lie: `weight`, and where tokens have labels, `bias`."""
+        return f"{'taggers' if self.per_token else 'classifiers'}/{self.name}"
 
     def __post_init__(self):
         if not re.fullmatch(r"\w+", self.name):
@@ -61,7 +68,7 @@ class Config:
     removal of heads. None: `n_embd / n_head`; where that is what is given, it reads
     None too, so that equal architectures are equal configs."""
     classifiers: tuple[Classifier, ...] = ()
-    """What labels texts, beside the scores of the next token."""
+    """What labels texts or tokens, beside the scores of the next token."""
 
     def __post_init__(self):
         if self.head_dim is not None and self.head_dim * self.n_head == self.n_embd:

@@ -52,8 +52,10 @@ def init(key: jax.Array, config: Config) -> Params:
 
 def init_classifier(key: jax.Array, config: Config, name: str) -> Params:
     """Fresh weights of one classifier, as `init` makes them."""
-    labels = len(config.classifier(name).labels)
-    made = layers.Classifier(config, labels, rngs=nnx.Rngs(key))
+    own = config.classifier(name)
+    made = layers.Classifier(
+        config, len(own.labels), has_bias=own.per_token, rngs=nnx.Rngs(key)
+    )
     return nnx.to_pure_dict(nnx.state(made, nnx.Param))
 
 
@@ -266,16 +268,22 @@ def label_logits(
     classifier: str,
     compute: Compute,
 ) -> jax.Array:
-    """The scores of a classifier's labels, BN in float32, as Hugging Face's
-    `GPT2ForSequenceClassification` has them: by the last token that is no padding.
+    """The scores of a classifier's labels, float32.
+
+    Of texts BN, as Hugging Face's `GPT2ForSequenceClassification` has them: by the last
+    token that is no padding. Of tokens BTN, as its `GPT2ForTokenClassification` has
+    them.
 
     Args:
       x_BTD: what left the last block.
       tokens_BT: what entered the first.
     """
-    last_B = _last_tokens(tokens_BT, config.classifier(classifier).pad_token_id)
+    own, outside = config.classifier(classifier), trunk(config, params, compute)
+    if own.per_token:
+        return outside.label_logits(x_BTD, classifier)
+    last_B = _last_tokens(tokens_BT, own.pad_token_id)
     x_BD = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)[:, 0]
-    return trunk(config, params, compute).label_logits(x_BD, classifier)
+    return outside.label_logits(x_BD, classifier)
 
 
 def is_text(config: Config, tokens_BT: jax.Array, classifier: str) -> jax.Array:

@@ -127,11 +127,17 @@ class Block(nnx.Module):
 
 
 class Classifier(nnx.Module):
-    """A linear layer without bias; its weights are (N, D), as the embeddings' are."""
+    """A linear layer whose weights are (N, D), as the embeddings' are.
 
-    def __init__(self, config: Config, labels: int, *, rngs: nnx.Rngs):
+    As in Hugging Face's models it has a bias where tokens are labelled, and none where
+    texts are.
+    """
+
+    def __init__(self, config: Config, labels: int, *, has_bias: bool, rngs: nnx.Rngs):
         init = nnx.initializers.normal(config.initializer_range)
         self.weight = nnx.Param(init(rngs.params(), (labels, config.n_embd)))
+        if has_bias:
+            self.bias = nnx.Param(jnp.zeros(labels))
 
 
 class Trunk(nnx.Module):
@@ -159,13 +165,16 @@ class Trunk(nnx.Module):
             # (V, D), not (D, V): the layout that checkpoints store and that a tied
             # head has, so that both read alike.
             self.head = table(config.vocab_size)
-        if config.classifiers:
-            self.classifiers = nnx.Dict(
-                {
-                    each.name: Classifier(config, len(each.labels), rngs=rngs)
-                    for each in config.classifiers
-                }
-            )
+        for kind, has_bias in (("classifiers", False), ("taggers", True)):
+            own = {
+                each.name: Classifier(
+                    config, len(each.labels), has_bias=has_bias, rngs=rngs
+                )
+                for each in config.classifiers
+                if each.per_token == has_bias
+            }
+            if own:
+                setattr(self, kind, nnx.Dict(own))
 
     def embed_tokens(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         return self.embed.tokens(tokens_BT) + self.embed.positions(positions_BT)
@@ -183,9 +192,13 @@ class Trunk(nnx.Module):
         """Scores of the next token, BTV in float32, whatever the compute dtype."""
         return self._scores(x_BTD, self.head_VD)
 
-    def label_logits(self, x_BD: jax.Array, classifier: str) -> jax.Array:
-        """Scores of a classifier's labels, BN in float32."""
-        return self._scores(x_BD, self.classifiers[classifier].weight[...])
+    def label_logits(self, x: jax.Array, classifier: str) -> jax.Array:
+        """Scores of a classifier's labels, (..., N) in float32, of x (..., D)."""
+        if classifier in getattr(self, "classifiers", {}):
+            return self._scores(x, self.classifiers[classifier].weight[...])
+        own = self.taggers[classifier]
+        scores = self._scores(x, own.weight[...])
+        return scores + jnp.broadcast_to(own.bias[...], scores.shape)
 
     def _scores(self, x: jax.Array, weights_VD: jax.Array) -> jax.Array:
         return jnp.einsum(

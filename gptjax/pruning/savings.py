@@ -9,7 +9,10 @@ from gptjax import generation, masks, model, training
 from gptjax.convert import zipped
 from gptjax.pruning import removed, round_report, timing
 
-RESULT = ("perplexity", "accuracy", "f1", "loss", "protocol", "labels", "confusion")
+RESULT = (
+    *("perplexity", "accuracy", "f1", "loss", "protocol"),
+    *("unit", "labels", "confusion", "auxiliary"),
+)
 """What of a round's report is the result of its model, whatever the task."""
 
 

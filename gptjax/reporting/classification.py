@@ -19,19 +19,17 @@ def section(result: dict[str, Any] | None, folder: pathlib.Path) -> str:
     if not result or "confusion" not in result:
         return ""
     draw(result["labels"], result["confusion"], folder / "confusion")
-    scores = page.table(*cells(result["labels"], result["confusion"]))
+    scores = page.table(*cells(result))
     return page.join(
         ["## Labels", scores.rstrip(), page.image("labels confused", "confusion")]
     ).rstrip()
 
 
-def cells(
-    labels: list[str], confusion: list[list[int]]
-) -> tuple[list[str], list[list[str]]]:
+def cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Column titles and, for each label and the mean of all, the texts under them."""
-    scores = evaluation.label_scores(labels, confusion)
+    scores = evaluation.label_scores(result["labels"], result["confusion"])
     mean = evaluation.weighted_scores(scores)
-    titles = ["label", "precision", "recall", "F1", "texts"]
+    titles = ["label", "precision", "recall", "F1", result.get("unit", "texts")]
     rows = [
         [name, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.texts:,}"]
         for name, s in [*scores.items(), ("weighted mean", mean)]
@@ -39,19 +37,17 @@ def cells(
     return titles, rows
 
 
-def counts(
-    labels: list[str], confusion: list[list[int]]
-) -> tuple[list[str], list[list[str]]]:
+def counts(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The confusion itself as a table: true labels down, given ones across."""
     rows = [
         [label, *(f"{count:,}" for count in row)]
-        for label, row in zip(labels, confusion, strict=True)
+        for label, row in zip(result["labels"], result["confusion"], strict=True)
     ]
-    return ["true \\ given", *labels], rows
+    return ["true \\ given", *result["labels"]], rows
 
 
 def draw(labels: list[str], confusion: list[list[int]], stem: pathlib.Path) -> None:
-    """A map of the fraction of each true label's texts that were given each label."""
+    """A map of what fraction of each true label was given each label."""
     values = np.array(confusion, np.float64)
     shares = values / np.maximum(values.sum(1, keepdims=True), 1)
     side = 2.2 + 0.6 * min(len(labels), 20)
@@ -75,7 +71,7 @@ def draw(labels: list[str], confusion: list[list[int]], stem: pathlib.Path) -> N
                     va="center",
                     color="black" if share > 0.6 else "white",
                 )
-        bar = drawn.colorbar(shown, ax=plot, label="of the texts of a true label")
+        bar = drawn.colorbar(shown, ax=plot, label="of a true label")
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
 
@@ -84,14 +80,12 @@ def print_classification(result: evaluation.Classification) -> None:
     import rich.console
 
     console = rich.console.Console(highlight=False, markup=False, emoji=False)
-    confusion = [list(row) for row in result.confusion]
-    for titles, rows in (
-        cells(list(result.labels), confusion),
-        counts(list(result.labels), confusion),
-    ):
+    figures = result.to_json()
+    for titles, rows in (cells(figures), counts(figures)):
         console.print(page.rich_table(titles, rows))
     console.print(
-        f"accuracy   {result.accuracy:.4f} ({result.loss:.5f} nats a text)\n"
+        f"accuracy   {result.accuracy:.4f} ({result.loss:.5f} nats a "
+        f"{result.unit.removesuffix('s')})\n"
         f"F1         {result.weighted.f1:.4f}\n"
         f"protocol   {result.protocol()}"
     )
@@ -109,7 +103,8 @@ def write_classification(
         [
             f"# {result.text}",
             f"Accuracy {result.accuracy:.4f}, F1 {result.weighted.f1:.4f}, "
-            f"{result.loss:.4f} nats a text. Measured by: {result.protocol()}.",
+            f"{result.loss:.4f} nats a {result.unit.removesuffix('s')}. Measured by: "
+            f"{result.protocol()}.",
             section(figures, folder),
         ]
     )

@@ -41,8 +41,7 @@ def print_run(folder: str | pathlib.Path) -> None:
         console.print(line)
     end = run.summary.get("end") or {}
     if "confusion" in end:
-        scores = classification.cells(end["labels"], end["confusion"])
-        console.print(page.rich_table(*scores))
+        console.print(page.rich_table(*classification.cells(end)))
     titles, rows = auxiliary.cells(run)
     if rows:
         console.print(page.rich_table(titles, rows))

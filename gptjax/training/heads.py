@@ -1,7 +1,7 @@
 """A model's params with the classifier that a run trains."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,27 +10,29 @@ from jax.sharding import Mesh
 from gptjax import model, sharding, tree
 
 
-def known_labels(config: model.Config, name: str) -> tuple[str, ...] | None:
-    """The labels of the classifier of that name; None where there is none."""
-    found = [each.labels for each in config.classifiers if each.name == name]
-    return found[0] if found else None
+def known_labels(
+    config: model.Config, name: str, *, per_token: bool
+) -> tuple[str, ...] | None:
+    """The labels of the classifier of that name and kind; None where there is none."""
+    for each in config.classifiers:
+        if (each.name, each.per_token) == (name, per_token):
+            return each.labels
+    return None
 
 
 def with_classifiers(
-    config: model.Config, labels: Mapping[str, tuple[str, ...]], pad_token_id: int
+    config: model.Config, wanted: Sequence[model.Classifier], pad_token_id: int
 ) -> model.Config:
-    """The same trunk with the classifiers of these names alone.
+    """The same trunk with these classifiers alone.
+
+    Those that the model has already keep their padding token.
 
     Args:
-      labels: of each that the model has not.
       pad_token_id: of those that have none.
     """
-    own = {each.name: each for each in config.classifiers}
-    wanted = (
-        own.get(name) or model.Classifier(name=name, labels=each)
-        for name, each in labels.items()
-    )
-    trunk = dataclasses.replace(config, classifiers=tuple(wanted))
+    own = {each.path: each for each in config.classifiers}
+    classifiers = tuple(own.get(each.path, each) for each in wanted)
+    trunk = dataclasses.replace(config, classifiers=classifiers)
     return trunk.with_padding(pad_token_id)
 
 
@@ -60,13 +62,14 @@ def fit(
     missing = [
         each
         for each in wanted.classifiers
-        if each.name not in [own.name for own in found.classifiers]
+        if each.path not in [own.path for own in found.classifiers]
     ]
     for each in missing:
-        path = f"classifiers/{each.name}/weight"
+        kind, name = each.path.split("/")
         make = jax.jit(
-            lambda key, name=each.name: model.init_classifier(key, wanted, name),
-            out_shardings={"weight": tree.flatten(places)[path]},
+            lambda key, name=name: model.init_classifier(key, wanted, name),
+            out_shardings=places[kind][name],
         )
-        flat[path] = make(jax.random.key(seed))["weight"]
+        made = make(jax.random.key(seed))
+        flat |= {f"{each.path}/{leaf}": value for leaf, value in made.items()}
     return tree.unflatten({path: flat[path] for path in tree.flatten(shapes)})

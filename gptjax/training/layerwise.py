@@ -14,7 +14,7 @@ from gptjax import tree
 PLACES: tree.Rules = (
     (r"embed/.*", "below"),
     (r"blocks/.*", "block"),
-    (r"(ln_f|head|classifiers)/.*", "above"),
+    (r"(ln_f|head|classifiers|taggers)/.*", "above"),
 )
 
 

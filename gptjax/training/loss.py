@@ -59,17 +59,17 @@ def predicted(labels: jax.Array) -> jax.Array:
     return (labels[..., 1:] != IGNORED).sum()
 
 
-def class_nll(logits_BN: jax.Array, classes_B: jax.Array) -> jax.Array:
-    """The negative log-likelihood of each text's class, float32 B, in nats.
+def class_nll(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    """The negative log-likelihood of the class of each text or token, float32, in nats.
 
     Args:
-      classes_B: numbers of labels; of a row without a class, below 0, it is 0.
+      logits: (..., N).
+      classes: (...), numbers of labels; where there is no class, below 0, it is 0.
     """
-    is_known_B = classes_B >= 0
-    places_B = jnp.where(is_known_B, classes_B, 0)
-    picked_B = jnp.take_along_axis(logits_BN, places_B[:, None], axis=-1)[:, 0]
-    nll_B = jax.nn.logsumexp(logits_BN, axis=-1) - picked_B
-    return jnp.where(is_known_B, nll_B, 0)
+    is_known = classes >= 0
+    places = jnp.where(is_known, classes, 0)
+    picked = jnp.take_along_axis(logits, places[..., None], axis=-1)[..., 0]
+    return jnp.where(is_known, jax.nn.logsumexp(logits, axis=-1) - picked, 0)
 
 
 def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:

@@ -83,24 +83,28 @@ LANGUAGE = LanguageModelling()
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """The mean cross-entropy of the classes of texts, in nats, weighted by class.
+    """The mean cross-entropy of the classes of texts or words, in nats, weighted by
+    class.
 
     As `torch.nn.CrossEntropyLoss` has it: with weights, their sum and not the number
     of texts divides. `language_weight` adds so many times the language-modelling loss
     of the same texts (Radford et al., "Improving Language Understanding by Generative
     Pre-Training", 2018, section 3.2).
 
-    Batches hold `tokens` (..., T) and `classes` (...), -100 for a row without a class.
+    Batches hold `tokens` (..., T) and `classes`, -100 where there is none: of texts
+    (...), of words (..., T), each at its last token.
     """
 
     classifier: str
     class_weights: tuple[float, ...] | None = None
     """None: 1 for each class."""
     language_weight: float = 0.0
+    unit: str = "texts"
+    """What has classes, as metrics call it."""
 
     def metrics(self, batch, loss):
         del loss
-        return {"texts": (batch["classes"] != data.UNKNOWN).sum()}
+        return {self.unit: (batch["classes"] != data.UNKNOWN).sum()}
 
     def scale(self, batch: Batch) -> dict[str, jax.Array]:
         scales = {"classes": 1 / jnp.maximum(self.weights(batch).sum(), 1e-9)}
@@ -113,7 +117,7 @@ class Classification:
         x_BTD = model.hidden(
             config, params, part["tokens"], compute=compute, dropout_key=dropout_key
         )
-        logits_BN = model.label_logits(
+        logits = model.label_logits(
             config,
             params,
             x_BTD,
@@ -121,8 +125,8 @@ class Classification:
             classifier=self.classifier,
             compute=compute,
         )
-        nll_B = loss_lib.class_nll(logits_BN, part["classes"])
-        total = (nll_B * self.weights(part) * scale["classes"]).sum()
+        nll = loss_lib.class_nll(logits, part["classes"])
+        total = (nll * self.weights(part) * scale["classes"]).sum()
         if self.language_weight:
             total += loss_lib.next_token_loss(
                 config,
@@ -135,7 +139,7 @@ class Classification:
         return total
 
     def weights(self, batch: Batch) -> jax.Array:
-        """What each text counts, float32."""
+        """What each class counts, float32."""
         classes = batch["classes"]
         if self.class_weights is None:
             return (classes != data.UNKNOWN).astype(jnp.float32)

@@ -152,14 +152,20 @@ def prepare(settings: config.Run) -> Prepared:
         facts, model_config.vocab_size, settings.tokenizer or settings.model
     )
     _check_head(settings, model_config)
-    labels, texts = {}, {}
+    classifiers, texts = [], {}
     for name, alone in settings.tasks().items():
         texts[name] = _read(alone, model_config, tokenizer)
-        if alone.task.kind == "classification":
-            labels[alone.task.name] = texts[name].train.labels
-    if labels:
+        if alone.task.kind != "language":
+            classifiers.append(
+                model.Classifier(
+                    name=alone.task.name,
+                    labels=texts[name].train.labels,
+                    per_token=alone.task.kind == "tagging",
+                )
+            )
+    if classifiers:
         pad_id = data.padding_id(facts, settings.tokenizer or settings.model)
-        model_config = heads.with_classifiers(model_config, labels, pad_id)
+        model_config = heads.with_classifiers(model_config, classifiers, pad_id)
     else:
         model_config = dataclasses.replace(model_config, classifiers=())
     main = texts.pop(config.MAIN)
@@ -179,8 +185,12 @@ def _read(
 ) -> tasks.Texts:
     """The texts of one task."""
     given = _reading(settings, model_config.vocab_size)
-    if settings.task.kind == "classification":
-        known = heads.known_labels(model_config, settings.task.name)
+    if settings.task.kind != "language":
+        known = heads.known_labels(
+            model_config,
+            settings.task.name,
+            per_token=settings.task.kind == "tagging",
+        )
         return tasks.Texts(*_read_examples(settings, tokenizer, known, given))
     valid = None
     train = data.tokenize(settings.data.train, tokenizer, **given)
@@ -231,21 +241,20 @@ def _read_examples(
     Args:
       labels: those of the model; None: those of the training texts.
     """
-    train = data.read_examples(
-        settings.data.train,
-        tokenizer,
-        labels=labels,
-        keep_texts=settings.data.augmentation is not None,
-        **given,
-    )
+
+    def read(source, labels, **more):
+        if settings.task.kind == "tagging":
+            return data.read_tagged(source, tokenizer, labels=labels)
+        return data.read_examples(source, tokenizer, labels=labels, **more, **given)
+
+    is_changed = settings.data.augmentation is not None
+    train = read(settings.data.train, labels, keep_texts=is_changed)
     if settings.data.valid is None:
         train, valid = data.divide(
             train, settings.data.valid_fraction, seed=settings.seed
         )
     else:
-        valid = data.read_examples(
-            settings.data.valid, tokenizer, labels=train.labels, **given
-        )
+        valid = read(settings.data.valid, train.labels)
     if settings.data.limit is not None:
         train = data.limit(train, settings.data.limit, seed=settings.seed)
     return train, valid

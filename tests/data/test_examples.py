@@ -94,7 +94,7 @@ def test_labels_that_are_numbers_are_in_their_order(tmp_path, read):
         ("x.csv", "text\nhello\n", "line 1: no column 'label'; present: text"),
         ("x.csv", 'label,text\na,hello\nb," "\n', "line 3: an empty text"),
         ("x.csv", "label,text\n,hello\n", "'label' holds no label but an empty text"),
-        ("x.csv", "label,text\na,hello\na,you\n", "all texts have the label 'a'"),
+        ("x.csv", "label,text\na,hello\na,you\n", "all have the label 'a'"),
         ("x.jsonl", '{"text": "hello", "label": 0.5}', "holds no label but float"),
         ("x.jsonl", '{"text": "hello", "label": null}', "holds no label but null"),
         ("x.jsonl", '{"text": "hello"}', "line 1: no column 'label'"),

@@ -121,7 +121,7 @@ def width(
         n_inner=config.mlp_width,
         head_dim=config.head_width,
     )
-    classifiers = {f"classifiers/{c.name}/weight": 1 for c in config.classifiers}
+    classifiers = {f"{c.path}/weight": 1 for c in config.classifiers}
     return new, *_take(new, params, masks, WIDTH | classifiers, keep_D)
 
 

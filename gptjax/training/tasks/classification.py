@@ -1,4 +1,4 @@
-"""Classification: whole texts, each of one label, measured by accuracy and F1."""
+"""Classification: texts or their words, each of one label; accuracy and F1."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from gptjax.training import objectives
 
 
 class Classification:
-    """The label of a text."""
+    """The label of a text, or of each of its words."""
 
     is_measured = True
 
@@ -35,6 +35,7 @@ class Classification:
             classifier=task.name,
             class_weights=class_weights(task.class_weights, train),
             language_weight=task.language_weight,
+            unit=evaluation.unit(train),
         )
 
     @property
@@ -65,7 +66,8 @@ class Classification:
         parts = training.accumulation_steps
         sequences = (parts, training.batch_sequences // parts)
         tokens = (*sequences, self._settings.data.sequence_tokens)
-        shapes = {"tokens": tokens, "classes": sequences}
+        has_words = isinstance(self.train, data.Tagged)
+        shapes = {"tokens": tokens, "classes": tokens if has_words else sequences}
         if self._settings.task.language_weight:
             shapes["labels"] = tokens
         return {
@@ -92,7 +94,7 @@ def class_weights(
 ) -> tuple[float, ...] | None:
     """A weight for each label, as a config says; None where all weigh 1.
 
-    `balanced` is scikit-learn's: texts over (labels x texts of that label).
+    `balanced` is scikit-learn's: texts, or words, over (labels x those of that label).
 
     Raises:
       UserError: weights of other labels than there are, or a label without texts.
@@ -109,7 +111,8 @@ def class_weights(
     for label, count in zip(examples.labels, examples.counts, strict=True):
         if not count:
             raise errors.UserError(
-                f"{examples.name}: no text of label {label!r}, whose balanced weight "
+                f"{examples.name}: nothing of label {label!r}, whose balanced weight "
                 "would be without end; give task.class_weights by label"
             )
-    return tuple((len(examples) / (len(examples.counts) * examples.counts)).tolist())
+    counts = examples.counts
+    return tuple((counts.sum() / (len(counts) * counts)).tolist())

@@ -11,7 +11,11 @@ from gptjax.training.tasks.classification import Classification
 from gptjax.training.tasks.language import Language
 from gptjax.training.tasks.texts import Texts
 
-_KINDS = {"language": Language, "classification": Classification}
+_KINDS = {
+    "language": Language,
+    "classification": Classification,
+    "tagging": Classification,
+}
 
 
 class Several:
