@@ -4,6 +4,7 @@ A YAML file holds only what differs from the defaults in the sections; the sizes
 model come from the checkpoint.
 """
 
+from gptjax.config.adversarial import Adversarial as Adversarial
 from gptjax.config.base import ComputeDtype as ComputeDtype
 from gptjax.config.compare import Compare as Compare
 from gptjax.config.compare import Method as Method
@@ -24,6 +25,7 @@ from gptjax.config.pruning import Rewind as Rewind
 from gptjax.config.pruning import Updates as Updates
 from gptjax.config.run import Run as Run
 from gptjax.config.sections import Calibration as Calibration
+from gptjax.config.sections import DropoutSchedule as DropoutSchedule
 from gptjax.config.sections import Evaluation as Evaluation
 from gptjax.config.sections import Mesh as Mesh
 from gptjax.config.sections import Optimizer as Optimizer

@@ -5,6 +5,7 @@ from typing import Annotated
 import pydantic
 
 from gptjax.config import sections
+from gptjax.config.adversarial import Adversarial
 from gptjax.config.base import NonNegative, Section
 from gptjax.config.compare import Compare
 from gptjax.config.data import Data
@@ -36,6 +37,7 @@ class Run(Section):
     evaluation: sections.Evaluation = sections.Evaluation()
     calibration: sections.Calibration = sections.Calibration()
     distillation: Distillation | None = None
+    adversarial: Adversarial | None = None
     pruning: Pruning | None = None
     compare: Compare | None = None
 
@@ -106,6 +108,10 @@ class Run(Section):
             raise ValueError(
                 "distillation.teacher: dense is what round 0 of a pruning run ends "
                 "with; to train, name a model"
+            )
+        if self.adversarial is not None:
+            raise ValueError(
+                "distillation: does not go with adversarial; leave one out"
             )
         if self.task.kind == "tagging":
             raise ValueError("distillation: task.kind tagging has none; leave it out")

@@ -50,6 +50,17 @@ class Optimizer(Section):
     """Further keyword arguments of the optax optimizer, e.g. `b2: 0.95`."""
 
 
+class DropoutSchedule(Section):
+    """What a checkpoint's dropout rates are multiplied by: a line, then a constant."""
+
+    steps: Positive
+    """How long the line is, of the learning-rate schedule's steps."""
+    start: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    """At the first step; 0: no dropout."""
+    end: Annotated[float, pydantic.Field(ge=0)] = 1.0
+    """From step `steps` on."""
+
+
 class Training(Section):
     """The loop."""
 
@@ -73,6 +84,9 @@ class Training(Section):
     """For how many tokens a device holds logits at once; None: for 64 MiB of them."""
     dropout: bool = True
     """Use the checkpoint's dropout rates."""
+    dropout_schedule: DropoutSchedule | None = None
+    """Moves them as training goes on: up, as in curriculum dropout (arXiv:1703.06229),
+    or down; None: they stay."""
     average_decay: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
     """Evaluate and export a moving average of the weights that keeps so much of itself
     each step, e.g. 0.999; None: the weights themselves."""
@@ -86,6 +100,12 @@ class Training(Section):
     """Stop after so many evaluations without a better one; 0: never."""
     log_every_steps: Positive = 10
     profile: Profile = Profile()
+
+    @pydantic.model_validator(mode="after")
+    def _drops_what_it_schedules(self):
+        if self.dropout_schedule is not None and not self.dropout:
+            raise ValueError("dropout_schedule: dropout is off; leave one out")
+        return self
 
 
 class Evaluation(Section):

@@ -16,6 +16,7 @@ from gptjax.model.compute import REMAT as REMAT
 from gptjax.model.compute import Compute as Compute
 from gptjax.model.config import Classifier as Classifier
 from gptjax.model.config import Config as Config
+from gptjax.model.dropout import scaled as scaled
 from gptjax.model.gpt import Inside as Inside
 from gptjax.model.gpt import Teaching as Teaching
 from gptjax.model.gpt import apply as apply

@@ -22,7 +22,7 @@ from gptjax.model.config import Config
 # Given q_BHTK, k_BHTK and v_BHTK of a layer, its number, and a key for the dropout of
 # attention weights: what each query gathers, as BHTK.
 Attend = Callable[
-    [jax.Array, jax.Array, jax.Array, jax.Array | int, jax.Array | None], jax.Array
+    [jax.Array, jax.Array, jax.Array, jax.Array | int, dropout.Key | None], jax.Array
 ]
 
 _LANES = 128
@@ -39,7 +39,7 @@ def plain(
     scale: jax.Array | float,
     upcast: bool,
     rate: float = 0.0,
-    key: jax.Array | None = None,
+    key: dropout.Key | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention; the softmax is always taken in float32.
 

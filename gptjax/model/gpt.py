@@ -96,10 +96,15 @@ def hidden(
     tokens_BT: jax.Array,
     *,
     compute: Compute,
-    dropout_key: jax.Array | None = None,
+    dropout_key: dropout.Key | None = None,
     segments_BT: jax.Array | None = None,
+    shift_BTD: jax.Array | None = None,
 ) -> jax.Array:
-    """What leaves the last block, BTD; the arguments are those of `apply`."""
+    """What leaves the last block, BTD; the other arguments are those of `apply`.
+
+    Args:
+      shift_BTD: what is added to the embeddings of the tokens, float32; None: nothing.
+    """
     return _run(
         config,
         params,
@@ -107,6 +112,7 @@ def hidden(
         compute=compute,
         dropout_key=dropout_key,
         segments_BT=segments_BT,
+        shift_BTD=shift_BTD,
     )[0]
 
 
@@ -127,7 +133,7 @@ def hidden_and_inside(
     compute: Compute,
     states: bool,
     attention: bool,
-    dropout_key: jax.Array | None = None,
+    dropout_key: dropout.Key | None = None,
     segments_BT: jax.Array | None = None,
 ) -> tuple[jax.Array, Inside]:
     """`hidden`, and what is asked for of the inside, which takes memory in every layer.
@@ -155,6 +161,7 @@ def _run(
     compute,
     dropout_key,
     segments_BT,
+    shift_BTD=None,
     states=False,
     attends=False,
 ):
@@ -179,14 +186,17 @@ def _run(
     outside = trunk(config, params, compute)
     block_def = graphdefs(config, compute)[1]
 
-    embed_key = block_keys = None
+    embed_key = block_keys = scale = None
     if dropout_key is not None:
-        embed_key, blocks_key = jax.random.split(dropout_key)
+        (embed_key, blocks_key), scale = dropout.split(dropout_key)
         block_keys = jax.random.split(blocks_key, (config.n_layer, 3))
 
     def run_block(x_BTD, per_layer):
         block_params, layer, layer_keys = per_layer
-        attn_key, *residual_keys = (None,) * 3 if layer_keys is None else layer_keys
+        attn_key, *residual_keys = (
+            dropout.scaled(key, scale)
+            for key in ((None,) * 3 if layer_keys is None else layer_keys)
+        )
         block = merge(block_def, block_params)
         weights_BHTS = None
 
@@ -203,6 +213,9 @@ def _run(
         return x_BTD, Inside(x_BTD if states else None, weights_BHTS)
 
     x_BTD = outside.embed_tokens(tokens_BT, positions_BT)
+    if shift_BTD is not None:
+        x_BTD += shift_BTD.astype(x_BTD.dtype)
+    embed_key = dropout.scaled(embed_key, scale)
     x_BTD = compute.split_residual(dropout.apply(config.embd_pdrop, x_BTD, embed_key))
     x_BTD, inside = jax.lax.scan(
         jax.checkpoint(run_block, policy=_policy(compute.remat), prevent_cse=False),
@@ -220,7 +233,7 @@ def apply(
     tokens_BT: jax.Array,
     *,
     compute: Compute = DEFAULT,
-    dropout_key: jax.Array | None = None,
+    dropout_key: dropout.Key | None = None,
     segments_BT: jax.Array | None = None,
 ) -> jax.Array:
     """The logits of the next token at every place.
@@ -230,7 +243,7 @@ def apply(
       tokens_BT: token ids, 0 <= id < vocab_size, T at most n_positions. A JAX
         gather clamps ids outside that range, so check them before.
       compute: precision, devices, attention, rematerialization.
-      dropout_key: None for no dropout.
+      dropout_key: None for no dropout; with a scale of the rates, a `dropout.Scaled`.
       segments_BT: numbers that say which document a token belongs to. Tokens see
         only their own document, and its positions start at 0. None: one document.
 

@@ -36,6 +36,10 @@ class Distillation:
     layers: tuple[tuple[int, int], ...]
     """Pairs of a student's layer and the teacher's that it learns from."""
 
+    def is_read(self, config, part):
+        """As the task says."""
+        return self.task.is_read(config, part)
+
     def metrics(self, batch, loss):
         """Those of the task."""
         return self.task.metrics(batch, loss)

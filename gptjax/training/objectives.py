@@ -12,6 +12,8 @@ from gptjax.training import loss as loss_lib
 Batch = dict[str, Any]
 """Arrays by name; of one of several tasks, `{task: batch}`."""
 
+_SHIFT = "shift"
+
 
 class Objective(Protocol):
     """The loss of a batch as a sum over its parts. Hashable: a step compiles for it."""
@@ -22,6 +24,10 @@ class Objective(Protocol):
 
     def scale(self, batch: Batch) -> Any:
         """What `loss` needs to know of the whole batch, to be a share of its mean."""
+        ...
+
+    def is_read(self, config: model.Config, part: Batch) -> jax.Array:
+        """Which tokens of a part are no padding, bool BT."""
         ...
 
     def loss(
@@ -55,6 +61,10 @@ class LanguageModelling:
         del loss
         return {"tokens": self.count(batch)}
 
+    def is_read(self, config, part):
+        del config
+        return jnp.ones(part["tokens"].shape, bool)
+
     def count(self, batch: Batch) -> jax.Array:
         """How many tokens are predicted in a batch, int32."""
         return loss_lib.predicted(batch["labels"])
@@ -72,6 +82,7 @@ class LanguageModelling:
             compute=compute,
             dropout_key=dropout_key,
             segments_BT=part.get("segments"),
+            shift_BTD=part.get(_SHIFT),
         )
         return loss_lib.next_token_loss(
             config, params, x_BTD, part["labels"], compute=compute, weight=scale
@@ -115,7 +126,12 @@ class Classification:
     def loss(self, config, params, part, scale, *, compute, dropout_key, frozen=None):
         del frozen
         x_BTD = model.hidden(
-            config, params, part["tokens"], compute=compute, dropout_key=dropout_key
+            config,
+            params,
+            part["tokens"],
+            compute=compute,
+            dropout_key=dropout_key,
+            shift_BTD=part.get(_SHIFT),
         )
         logits = model.label_logits(
             config,
@@ -137,6 +153,9 @@ class Classification:
                 weight=scale["tokens"],
             )[0]
         return total
+
+    def is_read(self, config, part):
+        return model.is_text(config, part["tokens"], self.classifier)
 
     def weights(self, batch: Batch) -> jax.Array:
         """What each class counts, float32."""
@@ -183,6 +202,10 @@ class Several:
             frozen=frozen,
         )
 
+    def is_read(self, config, part):
+        name, objective, _ = self._of(part)
+        return objective.is_read(config, part[name])
+
     def _of(self, batch: Batch) -> tuple[str, Objective, float]:
         (name,) = batch
         return next(each for each in self.tasks if each[0] == name)
@@ -193,3 +216,12 @@ def tokens_of(batch: Batch) -> jax.Array:
     while "tokens" not in batch:
         (batch,) = batch.values()
     return batch["tokens"]
+
+
+def shifted(batch: Batch, shift_BTD: jax.Array | None) -> Batch:
+    """A part whose embeddings are moved; itself where `shift_BTD` is None."""
+    if shift_BTD is None:
+        return batch
+    if "tokens" not in batch:
+        return {name: shifted(each, shift_BTD) for name, each in batch.items()}
+    return {**batch, _SHIFT: shift_BTD}

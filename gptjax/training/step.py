@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from gptjax import config as config_lib
 from gptjax import model, sharding
-from gptjax.training import objectives, plateau
+from gptjax.training import adversarial, objectives, plateau
 from gptjax.training.objectives import Batch
 from gptjax.training.optimizer import Schedule
 from gptjax.training.state import TrainState
@@ -31,6 +31,14 @@ def compute_of(settings: config_lib.Training, mesh: Mesh) -> model.Compute:
 
 
 def mean_gradients(
+    config: model.Config, params: Any, batch: Batch, **given: Any
+) -> tuple[Any, jax.Array]:
+    """The gradient of a batch's mean loss, and that loss; arguments as for `learnt`."""
+    grads, found = learnt(config, params, batch, **given)
+    return grads, found["loss"]
+
+
+def learnt(
     config: model.Config,
     params: Any,
     batch: Batch,
@@ -38,48 +46,66 @@ def mean_gradients(
     compute: model.Compute,
     objective: objectives.Objective = objectives.LANGUAGE,
     dropout_key: jax.Array | None = None,
+    dropout_scale: jax.Array | None = None,
     frozen: Any = None,
-) -> tuple[Any, jax.Array]:
-    """The gradient of a batch's mean loss, and that loss.
+    adversary: config_lib.Adversarial | None = None,
+    adversary_key: jax.Array | None = None,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """The gradient of a batch's mean loss, and figures: that `loss`, and others.
 
     The gradient is that of every weight, pruned ones too.
 
     Args:
       batch: arrays (A, B, ...): A parts, one after the other, to save memory.
       dropout_key: None: no dropout.
+      dropout_scale: what its rates are multiplied by; None: nothing.
       frozen: what the objective needs besides; see there.
+      adversary: moves embeddings; adds `adversarial_loss`. The same entries are dropped
+        whichever way they are moved, so that moves alone make a difference.
+      adversary_key: of its moves.
     """
     scale = objective.scale(batch)
 
-    def loss_and_grads(batch, key):
-        def function(params):
+    def loss_and_grads(part, dropout_key, adversary_key):
+        def loss(params, shift_BTD=None):
             return objective.loss(
                 config,
                 params,
-                batch,
+                objectives.shifted(part, shift_BTD),
                 scale,
                 compute=compute,
-                dropout_key=key,
+                dropout_key=model.scaled(dropout_key, dropout_scale),
                 frozen=frozen,
             )
 
-        return jax.value_and_grad(function)(params)
+        if adversary is None:
+            value, grads = jax.value_and_grad(loss)(params)
+            return grads, {"loss": value}
+        return adversarial.gradients(
+            adversary,
+            loss,
+            params,
+            objective.is_read(config, part),
+            config.n_embd,
+            adversary_key,
+        )
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, loss_and_grads(*part)), None
 
     count = objectives.tokens_of(batch).shape[0]
-    keys = None if dropout_key is None else jax.random.split(dropout_key, count)
-    first = jax.tree.map(lambda x: x[0], (batch, keys))
+    keys = (
+        None if key is None else jax.random.split(key, count)
+        for key in (dropout_key, adversary_key)
+    )
+    parts = (batch, *keys)
+    first = jax.tree.map(lambda x: x[0], parts)
     if count == 1:
-        loss, grads = loss_and_grads(*first)
-    else:
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(loss_and_grads, *first),
-        )
-        loss, grads = jax.lax.scan(add, zeros, (batch, keys))[0]
-    return grads, loss
+        return loss_and_grads(*first)
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(loss_and_grads, *first)
+    )
+    return jax.lax.scan(add, zeros, parts)[0]
 
 
 def make_step(
@@ -90,6 +116,8 @@ def make_step(
     compute: model.Compute,
     objective: objectives.Objective = objectives.LANGUAGE,
     *frozen_places: Any,
+    adversary: config_lib.Adversarial | None = None,
+    dropout_schedule: config_lib.DropoutSchedule | None = None,
 ) -> Step:
     """The jitted training step; masks are arguments, so new ones compile nothing.
 
@@ -99,6 +127,7 @@ def make_step(
       places: the shardings of the state, from `state.shardings`.
       compute: on the mesh of `places`.
       frozen_places: the shardings of a teacher's params, if the objective needs one.
+      adversary, dropout_schedule: of the config, where it has them.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`, with a teacher `step(state, batch,
@@ -112,14 +141,18 @@ def make_step(
     has_dropout = config != config.without_dropout()
 
     def step(state: TrainState, batch: Batch, key: jax.Array, frozen: Any = None):
-        grads, loss = mean_gradients(
+        key = jax.random.fold_in(key, state.step)
+        grads, found = learnt(
             config,
             state.params,
             batch,
             compute=compute,
             objective=objective,
-            dropout_key=jax.random.fold_in(key, state.step) if has_dropout else None,
+            dropout_key=key if has_dropout else None,
+            dropout_scale=dropout_scale(dropout_schedule, state.step),
             frozen=frozen,
+            adversary=adversary,
+            adversary_key=None if adversary is None else jax.random.fold_in(key, 0),
         )
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, masks=state.masks
@@ -127,11 +160,11 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         scale = plateau.scale_of(state.opt_state)
         metrics = {
-            "loss": loss,
+            **found,
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
             "learning_rate": schedule(state.step) * (1 if scale is None else scale),
-            **objective.metrics(batch, loss),
+            **objective.metrics(batch, found["loss"]),
         }
         return TrainState(state.step + 1, params, state.bits, opt_state), metrics
 
@@ -145,13 +178,23 @@ def make_step(
     )
 
 
+def dropout_scale(
+    schedule: config_lib.DropoutSchedule | None, step: jax.Array
+) -> jax.Array | None:
+    """What dropout rates are multiplied by in a step, float32; None: by nothing."""
+    if schedule is None:
+        return None
+    done = jnp.minimum(step.astype(jnp.float32) / schedule.steps, 1)
+    return schedule.start + (schedule.end - schedule.start) * done
+
+
 def make_gradients(
     config: model.Config,
     places: TrainState,
     compute: model.Compute,
     objective: objectives.Objective = objectives.LANGUAGE,
 ) -> Callable[[Any, Batch], Any]:
-    """The jitted gradient of every weight, pruned ones too, without dropout.
+    """The jitted gradient of every weight, pruned ones too, without dropout or moves.
 
     Returns:
       `gradients(params, batch)`: of the mean loss of arrays (A, B, ...), as a

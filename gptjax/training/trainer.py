@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gptjax import config, data, evaluation, masks, model, sharding, tree
+from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
 from gptjax.training import (
     distillation,
     logs,
@@ -55,6 +55,7 @@ class Trainer:
             key="training.batch_sequences / training.accumulation_steps",
         )
         self.task: tasks.Task = tasks.make(settings, model_config, mesh, texts)
+        _check_dropout(training.dropout_schedule, model_config)
         self.shapes = model.shapes(model_config)
         self.prunable: tree.Rules = ((r".*", False),)
         tracks_movement = False
@@ -79,6 +80,8 @@ class Trainer:
             schedule,
             self.places,
             compute,
+            adversary=settings.adversarial,
+            dropout_schedule=training.dropout_schedule,
         )
         self.train_step = self._make_step(self.task.objective)
         self._taught_step: step_lib.Step | None = None
@@ -196,3 +199,23 @@ class Trainer:
             out_shardings=sharding.replicated(self.mesh),
         )
         return make()
+
+
+def _check_dropout(
+    schedule: config.DropoutSchedule | None, model_config: model.Config
+) -> None:
+    """Raises a `UserError` for a schedule of rates that are none, or reach 1."""
+    if schedule is None:
+        return
+    names = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    highest = max(getattr(model_config, name) for name in names)
+    if not highest:
+        raise errors.UserError(
+            "training.dropout_schedule: the model's dropout rates are 0; leave it out"
+        )
+    for name in ("start", "end"):
+        if getattr(schedule, name) * highest >= 1:
+            raise errors.UserError(
+                f"training.dropout_schedule.{name}: {getattr(schedule, name)} times "
+                f"the model's rate {highest} is not below 1"
+            )
