@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.model import attention, cross_entropy, derivatives, dropout, layers
+from gptjax.model import (
+    adapted,
+    attention,
+    cross_entropy,
+    derivatives,
+    dropout,
+    layers,
+)
 from gptjax.model.compute import DEFAULT, Compute
 from gptjax.model.config import Config
 
@@ -187,7 +194,7 @@ def _run(
     def run_block(x_BTD, per_layer):
         block_params, layer, layer_keys = per_layer
         attn_key, *residual_keys = (None,) * 3 if layer_keys is None else layer_keys
-        block = merge(block_def, block_params)
+        block = merge(block_def, adapted.values(block_params))
         weights_BHTS = None
 
         def attend_here(q, k, v):
