@@ -255,9 +255,9 @@ def _check_values(values: Mapping[str, Any], path: pathlib.Path) -> tuple[int, f
                 f"{path}: {key} is {value!r}; gptjax merges LoRA without it"
             )
     rank, alpha = values.get("r"), values.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1:
+    if type(rank) is not int or rank < 1:
         raise errors.UserError(f"{path}: r is {rank!r}; it must be a positive integer")
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+    if type(alpha) not in (int, float) or not math.isfinite(alpha):
         raise errors.UserError(f"{path}: lora_alpha is {alpha!r}; it must be a number")
     return rank, alpha
 
