@@ -18,7 +18,6 @@ from gptjax import (
     evaluation,
     generation,
     model,
-    tree,
 )
 from gptjax import config as config_lib
 
@@ -308,12 +307,7 @@ class Model:
           UserError: there is none, or it does not fit the model.
         """
         found = convert.load_adapter(convert.resolve_adapter(name), self.config)
-        adapted = model.adapt(self.params, found.adapter, scaling=found.scaling)
-        flat = tree.flatten(model.merged(adapted))
-        # A classifier has no head for tokens.
-        shapes = tree.flatten(model.shapes(found.config))
-        params = tree.unflatten({path: jnp.asarray(flat[path]) for path in shapes})
-        return _with_tokenizer(found.config, params, self.folder)
+        return _with_tokenizer(found.config, found.merged(self.params), self.folder)
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes a Hugging Face folder that stock transformers loads."""

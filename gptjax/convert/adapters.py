@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gptjax import errors, model, tree
@@ -149,9 +150,9 @@ def _leaves(config: model.Config, shapes: Mapping[str, Any]) -> list[names.Leaf]
     for path, leaf in shapes.items():
         parent, _, name = path.rpartition("/")
         if name not in ("lora_a", "lora_b"):
-            leaves.append(
-                dataclasses.replace(of_model[path], names=(_PREFIX + _SCORE,))
-            )
+            own = of_model[path]
+            named = tuple(_PREFIX + each for each in own.names)
+            leaves.append(dataclasses.replace(own, names=named))
             continue
         kernel = of_model[f"{parent}/kernel"]
         rank = leaf.shape[1] if name == "lora_a" else leaf.shape[-1]
@@ -184,6 +185,14 @@ class Loaded:
     config: model.Config
     adapter: Any
     scaling: float
+
+    def merged(self, params: Any) -> Any:
+        """The model's params with the adapter merged in, for `config`."""
+        adapted = model.adapt(params, self.adapter, scaling=self.scaling)
+        flat = tree.flatten(model.merged(adapted))
+        # A classifier has no head for tokens.
+        shapes = tree.flatten(model.shapes(self.config))
+        return tree.unflatten({path: jnp.asarray(flat[path]) for path in shapes})
 
 
 def load_adapter(folder: str | pathlib.Path, config: model.Config) -> Loaded:

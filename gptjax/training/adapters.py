@@ -12,7 +12,6 @@ from gptjax import config as config_lib
 from gptjax import errors, masks, model, sharding, tree
 from gptjax.training import objectives
 
-
 _HEADS = ("classifiers/", "taggers/")
 
 

@@ -39,7 +39,7 @@ def name_of(layer, module, part):
     return f"base_model.model.transformer.h.{layer}.{module}.lora_{part}.weight"
 
 
-def state(modules=tuple(MODULES), labels=0, dtype=torch.float32):
+def state(modules=tuple(MODULES), labels=0, tags=0, dtype=torch.float32):
     """The tensors of an adapter, random."""
     torch.manual_seed(0)
     found = {}
@@ -50,6 +50,9 @@ def state(modules=tuple(MODULES), labels=0, dtype=torch.float32):
             found[name_of(layer, module, "B")] = torch.randn(outputs, 3).to(dtype)
     if labels:
         found["base_model.model.score.weight"] = torch.randn(labels, 16).to(dtype)
+    if tags:
+        found["base_model.model.classifier.weight"] = torch.randn(tags, 16).to(dtype)
+        found["base_model.model.classifier.bias"] = torch.randn(tags).to(dtype)
     return found
 
 
@@ -68,9 +71,10 @@ def write(folder, tensors, **changes):
     [
         ({}, torch.float32),
         ({"modules": ("attn.c_attn",), "labels": 3}, torch.float32),
+        ({"modules": ("mlp.c_fc",), "tags": 4}, torch.float32),
         ({"modules": ("mlp.c_proj", "attn.c_proj")}, torch.bfloat16),
     ],
-    ids=["all", "classifier", "bfloat16"],
+    ids=["all", "classifier", "tagger", "bfloat16"],
 )
 def test_reading_and_writing_changes_no_byte(tmp_path, given, dtype):
     """Names, their order, shapes and orientation are PEFT's."""
@@ -86,8 +90,9 @@ def test_reading_and_writing_changes_no_byte(tmp_path, given, dtype):
     targets = values.pop("target_modules")
     assert targets == sorted(given.get("modules", MODULES))
     own = {"lora_dropout": 0.0, "target_modules": targets}
-    if "labels" in given:
-        own |= {"task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]}
+    for head, task in (("labels", "SEQ_CLS"), ("tags", "TOKEN_CLS")):
+        if head in given:
+            own |= {"task_type": task, "modules_to_save": ["classifier", "score"]}
     assert values.items() <= {**STORED, **own}.items()
     again = convert.load_adapter(tmp_path / "ours", SHAPE)
     assert again.config == found.config
@@ -100,8 +105,7 @@ def test_the_merge_is_w_plus_b_a(tmp_path):
     assert found.scaling == pytest.approx(6 / 3**0.5)
     shapes = model.shapes(SHAPE)
     ones = tree.map_with_path(lambda path, leaf: jnp.ones(leaf.shape), shapes)
-    adapted = model.adapt(ones, found.adapter, scaling=found.scaling)
-    convert.save(tmp_path / "merged", SHAPE, model.merged(adapted))
+    convert.save(tmp_path / "merged", SHAPE, found.merged(ones))
     stored = safetensors.torch.load_file(tmp_path / "merged" / "model.safetensors")
     for layer in range(SHAPE.n_layer):
         for module in MODULES:
@@ -196,7 +200,9 @@ def test_a_classifier_of_other_labels_is_refused(tmp_path):
     folder = write(tmp_path / "peft", state(labels=3))
     labels = (model.Classifier(labels=("a", "b")),)
     shape = model.Config(**{**vars(SHAPE), "classifiers": labels})
-    with pytest.raises(errors.UserError, match="is of 3 labels, the classifier of 2"):
+    with pytest.raises(
+        errors.UserError, match="of 3 labels of texts; wanted is one of 2"
+    ):
         convert.load_adapter(folder, shape)
     assert convert.load_adapter(folder, SHAPE).config.classifiers[0].labels == (
         "LABEL_0",

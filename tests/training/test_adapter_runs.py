@@ -122,10 +122,12 @@ def test_an_interrupted_adapter_ends_as_the_unbroken_one(
 
 
 @pytest.mark.slow
-def test_a_classifier_learns_with_its_adapter(tiny_settings, tmp_path):
-    """It is all that a language model has not: its labels come with the adapter."""
+def test_heads_learn_with_their_adapter(tiny_settings, tmp_path):
+    """They are all that a language model has not: labels come with the adapter."""
     rows = "".join(f"{'xy'[n % 2]},{'ab'[n % 2] * 3}\n" for n in range(64))
     (tmp_path / "texts.csv").write_text("label,text\n" + rows)
+    words = "".join(f"{'N V' if n % 2 else 'V N'},a{n} b\n" for n in range(64))
+    (tmp_path / "tags.csv").write_text("label,text\n" + words)
     changes = {
         **ADAPTER,
         "task.kind": "classification",
@@ -134,10 +136,24 @@ def test_a_classifier_learns_with_its_adapter(tiny_settings, tmp_path):
         "data.valid": None,
         "training.steps": 12,
         "optimizer.unfreeze_every_steps": 1,
+        "auxiliary.tags.task.kind": "tagging",
+        "auxiliary.tags.data.train": str(tmp_path / "tags.csv"),
+        "auxiliary.tags.data.sequence_tokens": 16,
     }
     run = api.run_training(tiny_settings(tmp_path / "run", **changes))
     found = tensors(run.folder / "adapter", "adapter_model.safetensors")
     assert found["base_model.model.score.weight"].shape == (2, 8)
+    other = tensors(run.folder / "adapter-tags", "adapter_model.safetensors")
+    assert other["base_model.model.classifier.bias"].shape == (2,)
+    assert found.keys() ^ other.keys() == {
+        "base_model.model.score.weight",
+        "base_model.model.classifier.weight",
+        "base_model.model.classifier.bias",
+    }
+    tagger = gptjax.load(
+        tiny_settings("never").model, adapter=run.folder / "adapter-tags"
+    )
+    assert tagger.config.classifiers[0].labels == ("N", "V")
     merged = gptjax.load(tiny_settings("never").model, adapter=run.folder)
     assert merged.config.classifiers[0].name == "letter"
     texts = ["aaa", "bbb", "a b a"]
