@@ -190,6 +190,7 @@ def report(
 for command in (
     commands.convert,
     commands.average,
+    commands.merge,
     commands.augment,
     commands.evaluate,
     commands.predict,

@@ -101,6 +101,15 @@ def dense(params: Any, prunable: tree.Rules) -> Masks:
     return jax.tree.map(ones, params, shapes(params, prunable))
 
 
+def of_zeros(params: Any, prunable: tree.Rules) -> Masks:
+    """The masks that params' own zeros stand for, as `dense` makes them."""
+
+    def alive(leaf, mask):
+        return leaf != 0 if is_prunable(mask) else np.True_
+
+    return jax.tree.map(alive, params, shapes(params, prunable))
+
+
 @jax.jit
 def pack(masks: Masks) -> Masks:
     """Masks as bits: uint8 arrays whose first axis is an eighth as long, rounded up.
@@ -189,6 +198,13 @@ def sparsity(masks: Masks) -> float:
     alive = sum(int(count.sum()) for count in survivors(masks).values())
     total = sum(int(size.sum()) for size in layer_sizes(masks).values())
     return 1 - alive / total if total else 0.0
+
+
+def zeros(params: Any, prunable: tree.Rules) -> tuple[int, int]:
+    """How many of the prunable weights are exactly 0, and how many there are."""
+    found = of_zeros(params, prunable)
+    total = sum(int(size.sum()) for size in layer_sizes(found).values())
+    return total - sum(int(count.sum()) for count in survivors(found).values()), total
 
 
 def save(path: pathlib.Path, masks: Masks) -> None:

@@ -297,6 +297,18 @@ class Model:
             "progress": progress,
         }
 
+    def with_adapter(self, name: str | pathlib.Path) -> "Model":
+        """The model with a LoRA adapter merged into it; a weight that is 0 stays 0.
+
+        Args:
+          name: a folder as PEFT lays it out, or a run that has trained one.
+
+        Raises:
+          UserError: there is none, or it does not fit the model.
+        """
+        found = convert.load_adapter(convert.resolve_adapter(name), self.config)
+        return _with_tokenizer(found.config, found.merged(self.params), self.folder)
+
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes a Hugging Face folder that stock transformers loads."""
         convert.save(pathlib.Path(folder), self.config, self.params, like=self.folder)
@@ -315,17 +327,24 @@ def _logits(config, params, tokens_BT):
     return model.apply(config, params, tokens_BT)
 
 
-def load(name: str | pathlib.Path, *, dtype: Any = jnp.float32) -> Model:
+def load(
+    name: str | pathlib.Path,
+    *,
+    dtype: Any = jnp.float32,
+    adapter: str | pathlib.Path | None = None,
+) -> Model:
     """A model from a Hugging Face folder, a run folder, a hub name, or `packaged`.
 
     A classifier whose config names no padding token gets the tokenizer's.
 
     Args:
       dtype: of the weights; None keeps the file's.
+      adapter: merged into the model, see `Model.with_adapter`.
     """
     folder = convert.resolve(name)
     config, params = convert.load(folder, dtype=dtype)
-    return _with_tokenizer(config, params, folder)
+    loaded = _with_tokenizer(config, params, folder)
+    return loaded if adapter is None else loaded.with_adapter(adapter)
 
 
 def _with_tokenizer(config: model.Config, params: Any, folder: pathlib.Path) -> Model:

@@ -31,6 +31,12 @@ PARAM_RULES: tree.Rules = (
     (r"blocks/mlp/up/kernel", P(None, "fsdp", "tensor")),
     (r"blocks/mlp/up/bias", P(None, "tensor")),
     (r"blocks/mlp/down/kernel", P(None, "tensor", "fsdp")),
+    # Adapters: the axes that they share with their kernel lie as in it.
+    (r"blocks/(attn/qkv|mlp/up)/lora_a", P(None, None, "fsdp")),
+    (r"blocks/(attn/out|mlp/down)/lora_a", P(None, None, "tensor")),
+    (r"blocks/(attn/out|mlp/down)/lora_b", P(None, "fsdp")),
+    (r"blocks/attn/qkv/lora_b", P(None, None, "tensor")),
+    (r"blocks/mlp/up/lora_b", P(None, "tensor")),
     (r"blocks/(attn/out|mlp/down|ln_1|ln_2)/(bias|scale)", P()),
     (r"ln_f/(bias|scale)", P()),
 )

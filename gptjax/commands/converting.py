@@ -74,3 +74,35 @@ def average(
     mixed = api.average(models, weights, zeros=zeros)
     mixed.save(out)
     print(f"{out}: {len(models)} models, {compression.zeros_text(mixed.params)}")
+
+
+def merge(
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Any MODEL, pruned or not.")
+    ],
+    adapter: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADAPTER", help="A LoRA folder as PEFT has it, or a run's."
+        ),
+    ],
+    out: Annotated[pathlib.Path, typer.Option(help="The folder to write.")],
+) -> None:
+    """Merges a LoRA adapter into a model; every weight that is 0 stays 0.
+
+    PEFT's own merge would bring a pruned model's zeros back to life.
+    """
+    from gptjax import api, masks
+    from gptjax import config as config_lib
+
+    before = api.load(name, dtype=None)
+    after = before.with_adapter(adapter)
+    after.save(out)
+    rules = config_lib.Pruning.model_fields["prunable"].default
+    (zeros, total), (kept, _) = (
+        masks.zeros(each.params, rules) for each in (before, after)
+    )
+    print(
+        f"{out}: {zeros:,} of {total:,} weights of the blocks' kernels are 0 "
+        f"({zeros / total:.1%}) before, {kept:,} ({kept / total:.1%}) after"
+    )

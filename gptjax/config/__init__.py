@@ -4,6 +4,7 @@ A YAML file holds only what differs from the defaults in the sections; the sizes
 model come from the checkpoint.
 """
 
+from gptjax.config.adapter import Adapter as Adapter
 from gptjax.config.adversarial import Adversarial as Adversarial
 from gptjax.config.base import ComputeDtype as ComputeDtype
 from gptjax.config.compare import Compare as Compare

@@ -5,6 +5,7 @@ from typing import Annotated
 import pydantic
 
 from gptjax.config import sections
+from gptjax.config.adapter import Adapter
 from gptjax.config.adversarial import Adversarial
 from gptjax.config.base import NonNegative, Section
 from gptjax.config.compare import Compare
@@ -38,6 +39,7 @@ class Run(Section):
     calibration: sections.Calibration = sections.Calibration()
     distillation: Distillation | None = None
     adversarial: Adversarial | None = None
+    adapter: Adapter | None = None
     pruning: Pruning | None = None
     compare: Compare | None = None
 
@@ -118,6 +120,25 @@ class Run(Section):
         if self.task.language_weight:
             raise ValueError(
                 "distillation: does not go with task.language_weight; leave one out"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _adapter_fits(self):
+        if self.adapter is None:
+            return self
+        for name in ("pruning", "compare"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"adapter: does not go with {name}; prune first, and train an "
+                    "adapter of the pruned model with gptjax train"
+                )
+        if not self.training.steps:
+            raise ValueError("adapter: training.steps 0 train none")
+        if self.optimizer.unfreeze_every_steps and self.task.kind == "language":
+            raise ValueError(
+                "optimizer.unfreeze_every_steps: at first only what comes after the "
+                "blocks learns, and there an adapter has nothing; leave it out"
             )
         return self
 

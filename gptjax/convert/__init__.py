@@ -1,9 +1,13 @@
-"""Checkpoints in and out: Hugging Face folders and gptjax folders."""
+"""Checkpoints in and out: Hugging Face folders, gptjax folders, PEFT's adapters."""
 
+from gptjax.convert.adapters import load_adapter as load_adapter
+from gptjax.convert.adapters import save_adapter as save_adapter
 from gptjax.convert.exporting import save as save
 from gptjax.convert.hf_config import read_config as read_config
 from gptjax.convert.importing import load as load
 from gptjax.convert.locate import resolve as resolve
+from gptjax.convert.locate import resolve_adapter as resolve_adapter
+from gptjax.convert.locate import stock_name as stock_name
 from gptjax.convert.native import save_native as save_native
 from gptjax.convert.padding import padded_heads as padded_heads
 from gptjax.convert.padding import padding_note as padding_note

@@ -71,22 +71,37 @@ def save(
     with folders.replacing(pathlib.Path(folder), source=like) as staging:
         is_writer = jax.process_index() == 0
         for file_name, shard in shards.items():
-            with _opened(staging / file_name if is_writer else None) as write:
-                shard = safetensors_file.in_file_order(shard)
-                write(safetensors_file.header(shard))
-                for entry in shard:
-                    leaf, place = places[entry.name]
-                    for piece in pieces(flat[leaf.path], leaf, place):
-                        if leaf.is_stacked:
-                            piece = padding.pad(piece, leaf.layer_shape)
-                        # A buffer of bfloat16 is nothing that Python knows.
-                        flat_piece = np.ascontiguousarray(piece).reshape(-1)
-                        write(flat_piece.view(np.uint8).data)
+            write_file(staging / file_name, shard, flat, places)
         if is_writer:
             if len(shards) > 1:
                 _write_index(staging, shards)
             dtype = widest([entry.dtype for entry in entries])
             folders.write_sidecars(staging, config, dtype=dtype, like=like)
+
+
+def write_file(
+    path: pathlib.Path,
+    entries: list[safetensors_file.Entry],
+    flat: Mapping[str, Any],
+    places: Mapping[str, tuple[names.Leaf, int]],
+) -> None:
+    """Writes a safetensors file; all processes must call this, the first one writes.
+
+    Args:
+      flat: leaves by slash path.
+      places: of each entry's name, its leaf and its place in that.
+    """
+    with _opened(path if jax.process_index() == 0 else None) as write:
+        entries = safetensors_file.in_file_order(entries)
+        write(safetensors_file.header(entries))
+        for entry in entries:
+            leaf, place = places[entry.name]
+            for piece in pieces(flat[leaf.path], leaf, place):
+                if leaf.is_stacked:
+                    piece = padding.pad(piece, leaf.layer_shape)
+                # A buffer of bfloat16 is nothing that Python knows.
+                flat_piece = np.ascontiguousarray(piece).reshape(-1)
+                write(flat_piece.view(np.uint8).data)
 
 
 def check(config: model.Config, params: Any) -> dict[str, Any]:

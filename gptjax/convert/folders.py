@@ -8,7 +8,7 @@ import contextlib
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import jax
@@ -28,12 +28,16 @@ TOKENIZER = (
     "tokenizer.model",
     "vocab.txt",
 )
+MODEL = (hf_config.FILE, hf_config.PARAMS, GENERATION, *TOKENIZER)
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
 @contextlib.contextmanager
 def replacing(
-    folder: pathlib.Path, *, source: pathlib.Path | None
+    folder: pathlib.Path,
+    *,
+    source: pathlib.Path | None,
+    ours: Container[str] = MODEL,
 ) -> Iterator[pathlib.Path]:
     """A folder to write into, which takes the place of `folder` at the end.
 
@@ -41,6 +45,7 @@ def replacing(
 
     Args:
       source: where the model came from, which must not be overwritten.
+      ours: names of files that may be replaced, beside those of weights.
 
     Raises:
       UserError: `folder` is the source, or holds something that gptjax does not
@@ -52,7 +57,7 @@ def replacing(
     is_first = jax.process_index() == 0
     try:
         if is_first:
-            _check_replaceable(folder, source)
+            _check_replaceable(folder, source, ours)
             folder.parent.mkdir(parents=True, exist_ok=True)
             for leftover in (staging, replaced):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -74,7 +79,9 @@ def replacing(
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check_replaceable(folder: pathlib.Path, source: pathlib.Path | None) -> None:
+def _check_replaceable(
+    folder: pathlib.Path, source: pathlib.Path | None, ours: Container[str]
+) -> None:
     """Raises a `UserError` if replacing `folder` would lose something."""
     if source is not None and folder.resolve() == pathlib.Path(source).resolve():
         raise errors.UserError(f"{folder}: is the source too; write to another folder")
@@ -82,7 +89,6 @@ def _check_replaceable(folder: pathlib.Path, source: pathlib.Path | None) -> Non
         return
     if not folder.is_dir():
         raise errors.UserError(f"{folder}: is a file; a model is written to a folder")
-    ours = {hf_config.FILE, hf_config.PARAMS, GENERATION, *TOKENIZER}
     for entry in sorted(folder.iterdir()):
         if entry.name not in ours and not _WEIGHTS.fullmatch(entry.name):
             raise errors.UserError(

@@ -178,16 +178,7 @@ def _classifiers(
       own: what stands in `classifiers`.
     """
     if own is not None:
-        try:
-            return tuple(
-                model.Classifier(**{**each, "labels": tuple(each["labels"])})
-                for each in own
-            )
-        except (TypeError, KeyError) as error:
-            raise errors.UserError(
-                f"{where}: classifiers is {own!r}; it must be a list of objects with "
-                "name, labels and pad_token_id"
-            ) from error
+        return own_classifiers(own, where=where)
     kinds = {(name,): per_token for per_token, name in CLASSIFIERS.items()}
     per_token = kinds.get(tuple(values.get("architectures") or ()))
     if per_token is None:
@@ -218,6 +209,20 @@ def _classifiers(
             per_token=per_token,
         ),
     )
+
+
+def own_classifiers(own: Any, *, where: str) -> tuple[model.Classifier, ...]:
+    """The classifiers of a list of JSON objects, as gptjax writes it."""
+    try:
+        return tuple(
+            model.Classifier(**{**each, "labels": tuple(each["labels"])})
+            for each in own
+        )
+    except (TypeError, KeyError) as error:
+        raise errors.UserError(
+            f"{where}: classifiers is {own!r}; it must be a list of objects with "
+            "name, labels and pad_token_id"
+        ) from error
 
 
 def _typed(field: dataclasses.Field, value: Any, *, where: str) -> Any:

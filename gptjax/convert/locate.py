@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from gptjax import assets, errors
-from gptjax.convert import checkpoint_files, folders, hf_config
+from gptjax.convert import adapters, checkpoint_files, folders, hf_config
 
 PACKAGED = "packaged"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -33,6 +33,27 @@ def resolve(name: str | pathlib.Path) -> pathlib.Path:
     if not _HUB_NAME.fullmatch(str(name)):
         raise errors.UserError(f"{name}: there is no such folder")
     return _download(str(name))
+
+
+def stock_name(name: str | pathlib.Path) -> str:
+    """The folder or hub name by which transformers loads what `name` means."""
+    is_here = str(name) == PACKAGED or pathlib.Path(name).expanduser().is_dir()
+    return str(resolve(name)) if is_here else str(name)
+
+
+def resolve_adapter(name: str | pathlib.Path) -> pathlib.Path:
+    """The folder of the adapter that `name` means: itself or, of a run, its adapter/.
+
+    Raises:
+      UserError: there is none.
+    """
+    folder = pathlib.Path(name).expanduser()
+    for place in (folder, folder / "adapter"):
+        if (place / adapters.CONFIG).is_file():
+            return place
+    raise errors.UserError(
+        f"{name}: no adapter; looked for {adapters.CONFIG} and for a run's adapter/"
+    )
 
 
 def _in_folder(folder: pathlib.Path) -> pathlib.Path:

@@ -7,6 +7,11 @@ The only package that imports flax. Names of arrays end in their axes:
     V vocabulary       N labels      C tokens of a chunk of the loss
 """
 
+from gptjax.model.adapted import KERNELS as KERNELS
+from gptjax.model.adapted import adapt as adapt
+from gptjax.model.adapted import adapter_shapes as adapter_shapes
+from gptjax.model.adapted import inputs_of as inputs_of
+from gptjax.model.adapted import merged as merged
 from gptjax.model.blocks import apply_block as apply_block
 from gptjax.model.blocks import embed as embed
 from gptjax.model.cache import apply_cached as apply_cached

@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.model import attention, cross_entropy, derivatives, dropout, layers
+from gptjax.model import (
+    adapted,
+    attention,
+    cross_entropy,
+    derivatives,
+    dropout,
+    layers,
+)
 from gptjax.model.compute import DEFAULT, Compute
 from gptjax.model.config import Config
 
@@ -197,7 +204,7 @@ def _run(
             dropout.scaled(key, scale)
             for key in ((None,) * 3 if layer_keys is None else layer_keys)
         )
-        block = merge(block_def, block_params)
+        block = merge(block_def, adapted.values(block_params))
         weights_BHTS = None
 
         def attend_here(q, k, v):

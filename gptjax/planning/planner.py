@@ -149,7 +149,8 @@ def plan(
       tell: is given lines about the progress.
 
     Raises:
-      UserError: an unknown machine or model, no compiler, a config that does not work.
+      UserError: an unknown machine or model, no compiler, a config that does not work
+        or is not planned.
     """
     if settings.task.kind != "language":
         raise errors.UserError(
@@ -165,6 +166,11 @@ def plan(
         raise errors.UserError(
             "distillation: what a teacher takes is not planned; leave it out, and add "
             "its weights and a forward pass"
+        )
+    if settings.adapter is not None:
+        raise errors.UserError(
+            "adapter: only the training of all weights is planned; leave it out for an "
+            "upper bound"
         )
     model_config = shapes.resolve(settings.model)
     kinds = topologies.sizes(topology)

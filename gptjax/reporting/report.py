@@ -43,6 +43,7 @@ def write(folder: str | pathlib.Path) -> pathlib.Path:
 def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
     """The page in Markdown; draws its pictures into `folder`."""
     parts = [f"# {run.summary.get('model', 'A run')}", statements.headline(run)]
+    parts += [statements.adapter(run)]
     if run.rounds:
         parts += ["## Rounds", tables.markdown(run.rounds).rstrip()]
     last = run.rounds[-1] if run.rounds else {}

@@ -47,6 +47,21 @@ def _size(run: run_folder.Run) -> str:
     return f"{cut}, {last['sparsity']:.1%} of them 0" if last["zeros"] else cut
 
 
+def adapter(run: run_folder.Run) -> str:
+    """How little was trained, and that no zero was lost; empty without an adapter."""
+    told = run.summary.get("adapter")
+    if not told:
+        return ""
+    whole, total = run.summary["parameters"], told["prunable"]
+    before, after = told["zeros_before"], told["zeros_after"]
+    return (
+        f"Adapter: {told['trained']:,} weights trained beside {whole:,} "
+        f"({told['trained'] / whole:.1%}); {before:,} of {total:,} weights of the "
+        f"blocks' kernels are 0 ({before / total:.1%}) before it is merged, {after:,} "
+        f"({after / total:.1%}) after."
+    )
+
+
 def controls(run: run_folder.Run) -> list[str]:
     """What the last round's controls say, whichever way they went; a line for each."""
     if not run.rounds:

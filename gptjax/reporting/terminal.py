@@ -35,6 +35,7 @@ def print_run(folder: str | pathlib.Path) -> None:
         console.print(tables.rich_table(run.rounds))
     for line in [
         statements.headline(run),
+        *filter(None, [statements.adapter(run)]),
         *statements.controls(run),
         *savings.sentences(run.savings),
     ]:
@@ -50,7 +51,11 @@ def print_run(folder: str | pathlib.Path) -> None:
         for when in ("before", "after"):
             console.print(f"\n{when}:", style="bold")
             console.print(f"{samples['prompt']}{samples[when]}")
-    places = {"export": "loads in transformers", "report": "table and pictures"}
+    places = {
+        "export": "loads in transformers",
+        "adapter": "in PEFT's layout, for gptjax merge",
+        "report": "table and pictures",
+    }
     console.print()
     for name, what in places.items():
         if (folder / name).is_dir():

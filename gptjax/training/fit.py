@@ -73,7 +73,7 @@ def fit(
 
     Returns:
       The last state (with early stopping, the best one), and its perplexity on the
-      validation text, if there is one.
+      validation text, if there is one. `Trainer.whole` makes a model of its params.
 
     Raises:
       UserError: the loss or a gradient is not finite.
@@ -235,7 +235,8 @@ class _Fit:
         """Measures the model; whether its loss is the best so far."""
         if not self.trainer.task.is_measured:
             return False
-        result = self.trainer.evaluate(self.trainer.result_of(self.state))
+        trainer = self.trainer
+        result = trainer.evaluate(trainer.whole(trainer.result_of(self.state)))
         self.result = (self.step, result)
         is_better = result.loss < self.remembered.best_loss
         if is_better:
@@ -315,6 +316,7 @@ class _Fit:
             flops = utilization.flops_per_token(
                 trainer.model_config,
                 parameters=trainer.parameters(),
+                frozen=trainer.frozen_parameters(),
                 sequence_tokens=sum(n * length for n, length in self.lengths) / tokens,
             )
             found["mfu"] = tokens * flops / seconds / peak

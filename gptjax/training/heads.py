@@ -43,11 +43,16 @@ def alone(
 
     That is what a Hugging Face model can be.
     """
-    own = tuple(each for each in config.classifiers if each.name == name)
-    config = dataclasses.replace(config, classifiers=own)
+    config = alone_config(config, name)
     flat = tree.flatten(params)
     wanted = tree.flatten(model.shapes(config))
     return config, tree.unflatten({path: flat[path] for path in wanted})
+
+
+def alone_config(config: model.Config, name: str | None) -> model.Config:
+    """The config of a model with the classifier of that name alone, or none."""
+    own = tuple(each for each in config.classifiers if each.name == name)
+    return dataclasses.replace(config, classifiers=own)
 
 
 def fit(

@@ -44,6 +44,7 @@ schedule (fromage, rprop, sm3) or that add noise of their own (noisy_sgd)."""
 DECAY_RULES: tree.Rules = (
     (r".*/(kernel|embedding|weight)", True),
     (r".*/(bias|scale)", False),
+    (r".*/lora_[ab]", True),
 )
 
 
@@ -116,9 +117,12 @@ def make_optimizer(
         options[decay_key] = settings.weight_decay
         mask_key = "weight_decay_mask" if "weight_decay_mask" in known else "mask"
         if mask_key in known:
-            options[mask_key] = tree.match_tree(
-                DECAY_RULES, params, table="weight decay"
-            )
+            flat = tree.flatten(params)
+            # An adapter has no biases, and a model no adapter.
+            present = [
+                r for r in DECAY_RULES if any(tree.covers(r[0], p) for p in flat)
+            ]
+            options[mask_key] = tree.match_tree(present, params, table="weight decay")
     elif settings.weight_decay:
         raise errors.UserError(
             f"optimizer.weight_decay: {settings.name} has none; set it to 0"

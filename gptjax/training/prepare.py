@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from gptjax import config, convert, data, errors, model, sharding
+from gptjax import config, convert, data, errors, model, sharding, tree
 from gptjax.training import heads, tasks
 from gptjax.training.trainer import Trainer
 
@@ -124,19 +125,44 @@ class Prepared:
           cut: the config of params of another shape than the run began with.
         """
         shape = cut or self.model_config
-        for task, alone in self.settings.tasks().items():
-            name = None if alone.task.kind == "language" else alone.task.name
-            if task == config.MAIN or name is not None:
-                place = folder
-                if task != config.MAIN:
-                    place = folder.with_name(f"{folder.name}-{task}")
-                convert.save(place, *heads.alone(shape, params, name), like=self.source)
+        for place, name in self._with_one_head(folder):
+            convert.save(place, *heads.alone(shape, params, name), like=self.source)
 
     @property
     def fits_one_folder(self) -> bool:
         """Whether a Hugging Face folder holds all heads of the model."""
         kinds = [alone.task.kind for alone in self.settings.tasks().values()]
         return kinds[1:] == ["language"] * (len(kinds) - 1)
+
+    def export_adapter(self, folder: pathlib.Path, trained: Any) -> None:
+        """Writes what an adapter's training has come to, as PEFT lays it out.
+
+        Heads are spread over folders as `export` does.
+        """
+        assert self.settings.adapter is not None
+        flat = tree.flatten(trained)
+        for place, name in self._with_one_head(folder):
+            shape = heads.alone_config(self.model_config, name)
+            others = tree.flatten(model.shapes(self.model_config)).keys()
+            others -= tree.flatten(model.shapes(shape)).keys()
+            convert.save_adapter(
+                place,
+                shape,
+                tree.unflatten({p: x for p, x in flat.items() if p not in others}),
+                alpha=self.settings.adapter.alpha,
+                base=convert.stock_name(self.settings.model),
+            )
+
+    def _with_one_head(
+        self, folder: pathlib.Path
+    ) -> Iterator[tuple[pathlib.Path, str | None]]:
+        """A folder for each head, and the head's name; None of a language model."""
+        for task, alone in self.settings.tasks().items():
+            name = None if alone.task.kind == "language" else alone.task.name
+            if task == config.MAIN:
+                yield folder, name
+            elif name is not None:
+                yield folder.with_name(f"{folder.name}-{task}"), name
 
 
 def prepare(settings: config.Run) -> Prepared:
@@ -152,6 +178,11 @@ def prepare(settings: config.Run) -> Prepared:
         facts, model_config.vocab_size, settings.tokenizer or settings.model
     )
     _check_head(settings, model_config)
+    if settings.adapter is not None and model_config.head_dim is not None:
+        raise errors.UserError(
+            f"adapter: {settings.model} has fewer heads than stock GPT-2 of its width, "
+            "for which PEFT has no layout; name its export/"
+        )
     classifiers, texts = [], {}
     for name, alone in settings.tasks().items():
         texts[name] = _read(alone, model_config, tokenizer)

@@ -1,6 +1,7 @@
 """`train`, and the summary that every kind of run writes."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -81,14 +82,22 @@ def train(settings: config.Run) -> Trained:
         prepared.check_teacher(trainer)
         summary = start_summary(prepared, trainer)
         prepared.teach(trainer)
+        load_params, adapter = prepared.load_params, trainer.adapter
+        if adapter is not None:
+            adapter.base = prepared.load_params()
+            load_params = functools.partial(adapter.start, settings.seed)
         state, result = fit(
             trainer,
             Phase(name="train", start=0, end=settings.training.steps),
-            load_params=prepared.load_params,
+            load_params=load_params,
             weight_masks=trainer.dense_masks(),
         )
-        prepared.export(folder / "export", state.params)
+        whole = trainer.whole(state.params)
+        prepared.export(folder / "export", whole)
         summary = {**summary, "end": describe(result)}
+        if adapter is not None:
+            prepared.export_adapter(folder / "adapter", state.params)
+            summary["adapter"] = adapter.account(whole)
         write_summary(prepared, summary)
         trainer.log.close()
     return Trained(folder, folder / "export", summary)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
 from gptjax.training import (
+    adapters,
     distillation,
     logs,
     moving_average,
@@ -57,6 +58,10 @@ class Trainer:
         self.task: tasks.Task = tasks.make(settings, model_config, mesh, texts)
         _check_dropout(training.dropout_schedule, model_config)
         self.shapes = model.shapes(model_config)
+        self.adapter: adapters.Adapter | None = None
+        if settings.adapter is not None:
+            self.adapter = adapters.Adapter(settings.adapter, self.shapes, mesh)
+            self.shapes = self.adapter.shapes
         self.prunable: tree.Rules = ((r".*", False),)
         tracks_movement = False
         if settings.pruning is not None:
@@ -73,7 +78,7 @@ class Trainer:
         )
         self.places = state.shardings(mesh, self.shapes, mask_shapes, self.optimizer)
         compute = step_lib.compute_of(training, mesh)
-        self._make_step = functools.partial(
+        self._make_full_step = functools.partial(
             step_lib.make_step,
             model_config if training.dropout else model_config.without_dropout(),
             self.optimizer,
@@ -110,6 +115,12 @@ class Trainer:
         self._taught_step = self._make_step(objective, places)
         self._teacher_params = params
 
+    def _make_step(self, objective: Any, *teacher_places: Any) -> step_lib.Step:
+        if self.adapter is None:
+            return self._make_full_step(objective, *teacher_places)
+        places = (self.adapter.base_places, *teacher_places)
+        return self._make_full_step(self.adapter.objective(objective), places)
+
     def check_teacher(
         self, name: str, teacher: model.Config
     ) -> distillation.Distillation:
@@ -136,19 +147,24 @@ class Trainer:
         What compiling it leaves in memory is returned.
         """
         compilations = self.compilations
-        if self._taught_step is None:
-            result = self.train_step(state, batch, key)
-        else:
-            result = self._taught_step(state, batch, key, self._teacher_params)
+        frozen = () if self._taught_step is None else (self._teacher_params,)
+        if self.adapter is not None:
+            frozen = ((self.adapter.base, *frozen),)
+        step = self._taught_step or self.train_step
+        result = step(state, batch, key, *frozen)
         if self.compilations > compilations:
             utilization.return_freed()
         return result
 
     def result_of(self, state: state.TrainState) -> Any:
-        """What training has come to: the weights, or their moving average."""
+        """What training has come to: the trained weights, or their moving average."""
         if self.settings.training.average_decay is None:
             return state.params
         return masks.apply(moving_average.average_of(state.opt_state), state.masks)
+
+    def whole(self, params: Any) -> Any:
+        """The model's params, of what is trained: the same, or an adapter merged in."""
+        return params if self.adapter is None else self.adapter.merge(params)
 
     @property
     def compilations(self) -> int:
@@ -158,10 +174,17 @@ class Trainer:
 
     def parameters(self) -> int:
         """The number of weights of the model."""
-        return sum(math.prod(leaf.shape) for leaf in tree.flatten(self.shapes).values())
+        leaves = tree.flatten(model.shapes(self.model_config)).values()
+        return sum(math.prod(leaf.shape) for leaf in leaves)
+
+    def frozen_parameters(self) -> int:
+        """How many of them have no gradient."""
+        if self.adapter is None:
+            return 0
+        return self.parameters() - self.adapter.differentiated
 
     def placed_shapes(self) -> Any:
-        """The params' shapes with their shardings, without making any array."""
+        """The trained params' shapes with their shardings, without making any array."""
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=place

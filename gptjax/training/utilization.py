@@ -13,7 +13,11 @@ _STATUS = pathlib.Path("/proc/self/status")
 
 
 def flops_per_token(
-    config: model.Config, *, parameters: int, sequence_tokens: float
+    config: model.Config,
+    *,
+    parameters: int,
+    sequence_tokens: float,
+    frozen: int = 0,
 ) -> float:
     """The FLOPs of one training step for each of its tokens: 6 N + 12 L D T.
 
@@ -22,13 +26,13 @@ def flops_per_token(
     together, and tokens in a sequence: attention's two products of T by T. As in the
     paper, causal attention counts as if it were full, recomputed activations do not
     count, and no more do optimizer, norms and softmax. Pruned weights count:
-    dense kernels multiply zeros too.
+    dense kernels multiply zeros too. Of N, `frozen` weights need no gradient.
 
     Chowdhery et al., PaLM: Scaling Language Modeling with Pathways, 2022,
     arXiv:2204.02311, appendix B.
     """
     width = config.n_head * config.head_width
-    return 6 * parameters + 12 * config.n_layer * width * sequence_tokens
+    return 6 * parameters - 2 * frozen + 12 * config.n_layer * width * sequence_tokens
 
 
 def peak_flops(mesh: Mesh, *, compute_dtype: str) -> float | None:
