@@ -109,7 +109,7 @@ class Distillation:
         )
         weights_B = self.task.weights(part) * scale["classes"]
         nll_B = loss_lib.class_nll(own, part["classes"])
-        kl_B = self.temperature**2 * loss_lib.divergence(
+        kl_B = self.temperature**2 * model.divergence(
             *(jax.nn.log_softmax(x / self.temperature) for x in (taught, own))
         )
         total = (weights_B * ((1 - self.weight) * nll_B + self.weight * kl_B)).sum()
@@ -132,7 +132,7 @@ def _distance(x_BTD: jax.Array, teacher_BTD: jax.Array) -> jax.Array:
 
 
 def _divergence(log_BHTS: jax.Array, teacher_BHTS: jax.Array) -> jax.Array:
-    return loss_lib.divergence(teacher_BHTS, log_BHTS).mean(1)
+    return model.divergence(teacher_BHTS, log_BHTS).mean(1)
 
 
 def make(
