@@ -134,23 +134,26 @@ def _recalled_and_slopes(
         del heads
         targets_C, weights_C, (ids_CJ, log_p_CR, teacher_weights_C) = chunk
         nll_C, slope_CV = nll_and_slope(logits_CV, targets_C, weights_C)
-        log_q_CV = jax.nn.log_softmax(logits_CV / temperature)
         ids_CJ = ids_CJ.astype(jnp.int32)
+        places = (jnp.arange(len(ids_CJ))[:, None], ids_CJ)
         # As it was stored its sum is 1 but for rounding; then it is 1.
         log_p_CR = jax.nn.log_softmax(log_p_CR.astype(jnp.float32))
-        p_CR = jnp.exp(log_p_CR)
-        rows_C1 = jnp.arange(len(ids_CJ))[:, None]
-        known_CV = jnp.full_like(log_q_CV, -1).at[rows_C1, ids_CJ].set(p_CR[:, :-1])
-        is_known_CV = known_CV >= 0
-        log_others_CV = jnp.where(is_known_CV, -jnp.inf, log_q_CV)
-        log_rest_q_C1 = jax.nn.logsumexp(log_others_CV, -1, keepdims=True)
-        log_q_CJ = jnp.take_along_axis(log_q_CV, ids_CJ, axis=-1)
-        kl_C = divergence(log_p_CR, jnp.concatenate([log_q_CJ, log_rest_q_C1], -1))
-        # Where no word is left, both logarithms are without end.
-        shares_CV = jnp.exp(jnp.where(is_known_CV, 0, log_q_CV - log_rest_q_C1))
-        p_CV = jnp.where(is_known_CV, known_CV, p_CR[:, -1:] * shares_CV)
+        scaled_CV = logits_CV / temperature
+        others_CV = scaled_CV.at[places].set(-jnp.inf)
+        highest_C1 = others_CV.max(-1, keepdims=True)
+        # There may be no others.
+        highest_C1 = jnp.where(jnp.isfinite(highest_C1), highest_C1, 0)
+        powers_CV = jnp.exp(others_CV - highest_C1)
+        sums_C1 = powers_CV.sum(-1, keepdims=True)
+        rest_C1 = highest_C1 + jnp.log(sums_C1)
+        known_CJ = jnp.take_along_axis(scaled_CV, ids_CJ, axis=-1)
+        log_q_CR = jax.nn.log_softmax(jnp.concatenate([known_CJ, rest_C1], -1))
+        kl_C = divergence(log_p_CR, log_q_CR)
         weights_C1 = (temperature * teacher_weights_C)[:, None]
-        slope_CV += weights_C1 * (jnp.exp(log_q_CV) - p_CV)
+        away_CR = weights_C1 * (jnp.exp(log_q_CR) - jnp.exp(log_p_CR))
+        # What the others are off together they share as the student deals it out.
+        share_C1 = away_CR[:, -1:] / jnp.where(sums_C1 > 0, sums_C1, 1)
+        slope_CV = (slope_CV + share_C1 * powers_CV).at[places].add(away_CR[:, :-1])
         kl = temperature**2 * (teacher_weights_C * kl_C).sum()
         return (weights_C * nll_C).sum() + kl, slope_CV
 
@@ -187,8 +190,8 @@ def likeliest(
             logits_CV = chunked.logits(x_CD, head_VD)
             log_p_CV = jax.nn.log_softmax(logits_CV / temperature)
             log_p_CJ, ids_CJ = jax.lax.top_k(log_p_CV, count)
-            rows_C1 = jnp.arange(len(ids_CJ))[:, None]
-            others_CV = log_p_CV.at[rows_C1, ids_CJ].set(-jnp.inf)
+            places = (jnp.arange(len(ids_CJ))[:, None], ids_CJ)
+            others_CV = log_p_CV.at[places].set(-jnp.inf)
             rest_C1 = jax.nn.logsumexp(others_CV, -1, keepdims=True)
             return ids_CJ, jnp.concatenate([log_p_CJ, rest_C1], -1)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from gptjax import config, convert, data, errors, model, sharding
-from gptjax.training import heads, tasks
+from gptjax.training import heads, step, tasks, teacher_scores
 from gptjax.training.trainer import Trainer
 
 
@@ -76,7 +76,36 @@ class Prepared:
             folder = convert.resolve(name)
         if folder is None:
             return
-        trainer.teach(name, *self._load(folder))
+        if wanted.cache_top_k is None:
+            trainer.teach(name, *self._load(folder))
+        else:
+            trainer.recall(self._scores(wanted, folder))
+
+    def _scores(
+        self, wanted: config.Distillation, teacher: pathlib.Path
+    ) -> teacher_scores.Scores:
+        """What is kept of a teacher's scores of the training text."""
+        settings = self.settings
+        training = settings.training
+        text = self.texts.train
+        assert isinstance(text, data.Tokens)
+        assert wanted.cache_top_k is not None
+        return teacher_scores.scores(
+            teacher_scores.Reading(
+                text=text,
+                sequence_tokens=settings.data.sequence_tokens,
+                respect_documents=settings.data.respect_documents,
+                vocab_size=self.model_config.vocab_size,
+                top_k=wanted.cache_top_k,
+                temperature=wanted.temperature,
+                compute=step.compute_of(training, self.mesh),
+            ),
+            pathlib.Path(wanted.cache_dir or self.folder / "teacher").expanduser(),
+            teacher=convert.digest(teacher),
+            load=lambda: self._load(teacher),
+            mesh=self.mesh,
+            batch_sequences=training.batch_sequences // training.accumulation_steps,
+        )
 
     def check_teacher(self, trainer: Trainer) -> None:
         """Raises a `UserError` unless the config's teacher fits, before any work."""
