@@ -164,7 +164,7 @@ def plan(
     if settings.distillation is not None:
         raise errors.UserError(
             "distillation: what a teacher takes is not planned; leave it out, and add "
-            "its weights and a forward pass"
+            "its weights and a forward pass, or nothing with cache_top_k"
         )
     model_config = shapes.resolve(settings.model)
     kinds = topologies.sizes(topology)

@@ -144,7 +144,7 @@ class Prepared:
     def export(
         self, folder: pathlib.Path, params: Any, cut: model.Config | None = None
     ) -> None:
-        """Writes params as a Hugging Face folder with the source's tokenizer.
+        """Writes params as a Hugging Face folder with the run's tokenizer.
 
         Such a folder has one head. It gets the main task's; those of auxiliary tasks
         go with the same trunk into folders beside it, `<folder>-<task>`.
@@ -159,13 +159,23 @@ class Prepared:
                 place = folder
                 if task != config.MAIN:
                     place = folder.with_name(f"{folder.name}-{task}")
-                convert.save(place, *heads.alone(shape, params, name), like=self.source)
+                own = heads.alone(shape, params, name)
+                convert.save(place, *own, **self.sidecars)
 
     @property
     def fits_one_folder(self) -> bool:
         """Whether a Hugging Face folder holds all heads of the model."""
         kinds = [alone.task.kind for alone in self.settings.tasks().values()]
         return kinds[1:] == ["language"] * (len(kinds) - 1)
+
+    @property
+    def sidecars(self) -> dict[str, Any]:
+        """What a model folder of this run is written with: keywords of `convert.save`.
+
+        The tokenizer is the source's, unless the config gives another.
+        """
+        given = self.settings.tokenizer is not None
+        return {"like": self.source, "tokenizer": self.tokenizer if given else None}
 
 
 def prepare(settings: config.Run) -> Prepared:
