@@ -221,10 +221,13 @@ def _read(reading, file, done, load, mesh, batch_sequences) -> None:
         return start, read(params, sharding.place(batch, dict.fromkeys(batch, rows)))
 
     starts = range(done, reading.sequences, batch_sequences)
-    shown = bars.track(starts, total=len(starts), what="the teacher reads")
+    shown = (start for start in starts)
+    if file is not None:
+        shown = bars.track(starts, total=len(starts), what="the teacher reads")
     pending = None
-    with signals.StopRequest() as stop:
-        for number, start in enumerate(shown if file is not None else starts, 1):
+    # A bar that is left alone goes on drawing.
+    with signals.StopRequest() as stop, contextlib.closing(shown):
+        for number, start in enumerate(shown, 1):
             # The device has its next batch before the last one is written.
             pending, last = begun(start), pending
             if last is not None:
