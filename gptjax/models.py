@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gptjax import (
+    choices,
     compression,
     convert,
     data,
@@ -360,7 +361,7 @@ def average(
     models: Sequence[str | pathlib.Path],
     weights: Sequence[float] | None = None,
     *,
-    zeros: Literal["all", "any", "first"] = "all",
+    zeros: choices.Zeros = "all",
 ) -> Model:
     """The mean of models' weights, with the first one's config and tokenizer.
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from gptjax import choices
+
 
 def convert(
     source: Annotated[
@@ -61,7 +63,7 @@ def average(
         typer.Option("--weight", help="Of each model in turn. [default: all alike]"),
     ] = None,
     zeros: Annotated[
-        Literal["all", "any", "first"],
+        choices.Zeros,
         typer.Option(
             help="A weight is 0 where it is 0 in all models, in any (the masks "
             "intersected), or in the first (its mask kept)."

@@ -7,22 +7,19 @@ arXiv:2109.01903.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gptjax import errors, evaluation
-
-ZEROS = ("all", "any", "first")
-"""Where the mean is 0: where all models are, where any is, or where the first is."""
+from gptjax import choices, errors, evaluation
 
 
 def average(
     loads: Sequence[Callable[[], Any]],
     weights: Sequence[float] | None = None,
     *,
-    zeros: Literal["all", "any", "first"] = "all",
+    zeros: choices.Zeros = "all",
 ) -> Any:
     """The weighted mean of models' params, in the first one's dtypes.
 

@@ -105,6 +105,11 @@ class Run(Section):
             return self
         if not self.training.steps and self.compare is None:
             raise ValueError("distillation: training.steps 0 learn from no teacher")
+        if self.distillation.cache_top_k and self.task.kind != "language":
+            raise ValueError(
+                "distillation.cache_top_k: keeps scores of tokens, and task.kind "
+                f"{self.task.kind} learns from those of labels; leave it out"
+            )
         is_dense = self.distillation.teacher == "dense"
         if is_dense and self.pruning is None and self.compare is None:
             raise ValueError(

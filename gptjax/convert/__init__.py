@@ -4,6 +4,7 @@ from gptjax.convert.adapters import load_adapter as load_adapter
 from gptjax.convert.adapters import save_adapter as save_adapter
 from gptjax.convert.exporting import save as save
 from gptjax.convert.hf_config import read_config as read_config
+from gptjax.convert.identity import digest as digest
 from gptjax.convert.importing import load as load
 from gptjax.convert.locate import resolve as resolve
 from gptjax.convert.locate import resolve_adapter as resolve_adapter

@@ -1,7 +1,8 @@
 """Which files of a Hugging Face folder hold the weights, and what is in them."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gptjax import errors
 from gptjax.convert import hf_config, names, safetensors_file, tensors, torch_bin
@@ -22,11 +23,7 @@ def open_folder(folder: pathlib.Path) -> Mapping[str, tensors.Tensor]:
       UserError: no weights, a missing or broken file, an index and shards that do
         not agree, a tensor that is there twice.
     """
-    present = [(file, read) for file, read in WEIGHTS if (folder / file).is_file()]
-    if not present:
-        wanted = ", ".join(file for file, _ in WEIGHTS)
-        raise errors.UserError(f"{folder}: holds no weights; looked for {wanted}")
-    file, read = present[0]
+    file, read = _first(folder)
     if file.endswith(".index.json"):
         found = _open_shards(folder / file, read)
     else:
@@ -43,14 +40,44 @@ def open_folder(folder: pathlib.Path) -> Mapping[str, tensors.Tensor]:
     return result
 
 
-def _open_shards(index: pathlib.Path, read) -> dict[str, tensors.Tensor]:
-    """The tensors of all the shards that an index names."""
+def _first(folder: pathlib.Path) -> tuple[str, Callable[[pathlib.Path], Any]]:
+    """The file that transformers would begin with, and what reads it."""
+    for file, read in WEIGHTS:
+        if (folder / file).is_file():
+            return file, read
+    wanted = ", ".join(file for file, _ in WEIGHTS)
+    raise errors.UserError(f"{folder}: holds no weights; looked for {wanted}")
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files that `open_folder` reads, the one that it begins with first.
+
+    Raises:
+      UserError: no weights, or a broken index.
+    """
+    first = folder / _first(folder)[0]
+    if first.suffix != ".json":
+        return [first]
+    return [
+        first,
+        *(folder / shard for shard in sorted({*_weight_map(first).values()})),
+    ]
+
+
+def _weight_map(index: pathlib.Path) -> dict[str, str]:
+    """Which shard holds which tensor, as an index says."""
     weight_map = hf_config.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(
         isinstance(shard, str) and pathlib.Path(shard).name == shard
         for shard in weight_map.values()
     ):
         raise errors.UserError(f"{index}: has no weight_map of names to file names")
+    return weight_map
+
+
+def _open_shards(index: pathlib.Path, read) -> dict[str, tensors.Tensor]:
+    """The tensors of all the shards that an index names."""
+    weight_map = _weight_map(index)
     result = {}
     for shard in sorted(set(weight_map.values())):
         path = index.parent / shard

@@ -27,6 +27,7 @@ def save(
     params: Any,
     *,
     like: str | pathlib.Path | None = None,
+    tokenizer: folders.Tokenizer | None = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Writes a folder that stock transformers loads, without custom code.
@@ -45,6 +46,7 @@ def save(
       params: of any of the dtypes float32, float16 and bfloat16, which are kept.
       like: the model folder whose tokenizer, generation_config.json and fields of
         config.json outside `model.Config` are kept.
+      tokenizer: what is written in place of the one of `like`; None: that one.
       max_shard_bytes: a checkpoint larger than that is split into files of at most
         that many bytes of tensors; only a single larger tensor exceeds it.
 
@@ -76,7 +78,9 @@ def save(
             if len(shards) > 1:
                 _write_index(staging, shards)
             dtype = widest([entry.dtype for entry in entries])
-            folders.write_sidecars(staging, config, dtype=dtype, like=like)
+            folders.write_sidecars(
+                staging, config, dtype=dtype, like=like, tokenizer=tokenizer
+            )
 
 
 def write_file(

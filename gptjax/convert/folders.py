@@ -9,7 +9,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Container, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -30,6 +30,18 @@ TOKENIZER = (
 )
 MODEL = (hf_config.FILE, hf_config.PARAMS, GENERATION, *TOKENIZER)
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+
+
+class Tokenizer(Protocol):
+    """What a folder is written with of a tokenizer that its model did not come with."""
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes its files."""
+        ...
+
+    def special_ids(self) -> dict[str, int | None]:
+        """Its token ids by their names in config.json, such as `eos_token_id`."""
+        ...
 
 
 @contextlib.contextmanager
@@ -103,13 +115,15 @@ def write_sidecars(
     *,
     dtype: Any,
     like: pathlib.Path | None,
+    tokenizer: Tokenizer | None = None,
     is_native: bool = False,
 ) -> None:
-    """config.json, generation_config.json and the tokenizer's files, if `like` has any.
+    """config.json, generation_config.json and the tokenizer's files, if there are any.
 
     Args:
       dtype: of the weights.
       like: the model folder whose token ids, labels and tokenizer are kept.
+      tokenizer: what is written with its token ids in place of those; None: those.
       is_native: whether it is a gptjax folder.
     """
     source = {}
@@ -118,15 +132,25 @@ def write_sidecars(
         if not (like / hf_config.FILE).is_file():
             raise errors.UserError(f"{like}: holds no {hf_config.FILE} to go by")
         source = hf_config.read_json(like / hf_config.FILE)
-    values = hf_config.to_values(config, dtype=dtype, like=source, is_native=is_native)
+    ids = {} if tokenizer is None else tokenizer.special_ids()
+    values = hf_config.to_values(
+        config, dtype=dtype, like={**source, **ids}, is_native=is_native
+    )
     hf_config.write_json(folder / hf_config.FILE, values)
     if like is not None and (like / GENERATION).is_file():
-        shutil.copyfile(like / GENERATION, folder / GENERATION)
+        if ids:
+            generation = {**hf_config.read_json(like / GENERATION), **ids}
+            hf_config.write_json(folder / GENERATION, generation)
+        else:
+            shutil.copyfile(like / GENERATION, folder / GENERATION)
     else:
         kept = ("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version")
         generation = {key: values[key] for key in kept if values.get(key) is not None}
         generation["_from_model_config"] = True
         hf_config.write_json(folder / GENERATION, generation)
+    if tokenizer is not None:
+        tokenizer.save(folder)
+        return
     for name in TOKENIZER:
         if like is not None and (like / name).is_file():
             shutil.copyfile(like / name, folder / name)

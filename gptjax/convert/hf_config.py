@@ -41,8 +41,9 @@ ALIASES = {
     "num_hidden_layers": "n_layer",
 }
 
-# Fields, of any transformers version, that leave the language model's logits and
-# loss alone: other heads, decoding, labels, bookkeeping.
+# Fields, of any transformers version, that leave the scores of the next token alone:
+# decoding, bookkeeping, other heads. They are kept from a source's config.json as they
+# stand. Of a classifier, `_classifiers` reads its labels, its padding and its kind.
 HARMLESS = re.compile(
     r"summary_\w+|classifier_dropout|\w+_token_id|(_?num_labels|id2label|label2id|problem_type)"
     r"|architectures|dtype|torch_dtype|transformers_version|_?name_or_path"

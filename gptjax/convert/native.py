@@ -43,6 +43,7 @@ def save_native(
     params: Any,
     *,
     like: str | pathlib.Path | None = None,
+    tokenizer: folders.Tokenizer | None = None,
 ) -> None:
     """Writes a gptjax folder; arguments and errors are those of `exporting.save`."""
     import orbax.checkpoint as ocp
@@ -57,7 +58,12 @@ def save_native(
         if jax.process_index() == 0:
             dtype = exporting.widest([np.dtype(leaf.dtype) for leaf in flat.values()])
             folders.write_sidecars(
-                staging, config, dtype=dtype, like=like, is_native=True
+                staging,
+                config,
+                dtype=dtype,
+                like=like,
+                tokenizer=tokenizer,
+                is_native=True,
             )
 
 

@@ -13,6 +13,8 @@ from gptjax.data.examples import read_examples as read_examples
 from gptjax.data.examples import read_labelled as read_labelled
 from gptjax.data.examples import tokenize_texts as tokenize_texts
 from gptjax.data.mixture import Mixture as Mixture
+from gptjax.data.packing import count_sequences as count_sequences
+from gptjax.data.packing import pack as pack
 from gptjax.data.placement import prefetch as prefetch
 from gptjax.data.placement import process_share as process_share
 from gptjax.data.tagging import Tagged as Tagged

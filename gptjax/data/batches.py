@@ -1,6 +1,6 @@
 """An endless, shuffled, resumable stream of batches, over Grain."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         accumulation_steps: int,
         seed: int,
         respect_documents: bool,
+        beside: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None,
         process_index: int = 0,
         process_count: int = 1,
     ):
@@ -40,6 +41,8 @@ class Batches(Iterator[dict[str, np.ndarray]]):
           accumulation_steps: A.
           seed: of the shuffling.
           respect_documents: keep documents apart (see `packing.pack`).
+          beside: gives further arrays (..., T, ...) of a batch, from the numbers (...)
+            of its sequences; it is asked for this process's share alone.
           process_index: which share of each batch is wanted (see `process_share`).
           process_count: into how many shares a batch is split.
 
@@ -69,12 +72,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
 
         def load(numbers: np.ndarray) -> dict[str, np.ndarray]:
             by_process = numbers.reshape(accumulation_steps, process_count, share)
-            return packing.pack(
+            own = by_process[:, process_index]
+            batch = packing.pack(
                 data,
-                by_process[:, process_index],
+                own,
                 sequence_tokens=sequence_tokens,
                 respect_documents=respect_documents,
             )
+            return batch if beside is None else {**batch, **beside(own)}
 
         # Batches of sequence numbers first, so that a process reads its share only.
         numbers = grain.MapDataset.range(self.epoch_sequences).seed(seed).shuffle()

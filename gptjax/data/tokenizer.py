@@ -92,6 +92,15 @@ class Tokenizer:
                 files.write_json(known, found._asdict())
         return found
 
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes the files that `load_tokenizer` reads, and transformers too."""
+        self.loaded.save_pretrained(folder)
+
+    def special_ids(self) -> dict[str, int | None]:
+        """Its special tokens, by their names in a model's config.json."""
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        return {name: getattr(self.loaded, name) for name in names}
+
     def _known(self, folder: pathlib.Path) -> pathlib.Path | None:
         """Where facts are kept, by all that loading reads; None for a hub's."""
         source = pathlib.Path(self.name).expanduser()

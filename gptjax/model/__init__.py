@@ -5,6 +5,7 @@ The only package that imports flax. Names of arrays end in their axes:
     B batch    T time (queries)    S time (keys, cache slots)    L layers
     D width    H heads             K head width                  F MLP width
     V vocabulary       N labels      C tokens of a chunk of the loss
+    J likeliest words of a teacher   R these, and all others as one
 """
 
 from gptjax.model.adapted import KERNELS as KERNELS
@@ -21,11 +22,11 @@ from gptjax.model.compute import REMAT as REMAT
 from gptjax.model.compute import Compute as Compute
 from gptjax.model.config import Classifier as Classifier
 from gptjax.model.config import Config as Config
+from gptjax.model.distilling import Remembered as Remembered
+from gptjax.model.distilling import divergence as divergence
 from gptjax.model.dropout import scaled as scaled
 from gptjax.model.gpt import Inside as Inside
-from gptjax.model.gpt import Teaching as Teaching
 from gptjax.model.gpt import apply as apply
-from gptjax.model.gpt import distilled_loss as distilled_loss
 from gptjax.model.gpt import hidden as hidden
 from gptjax.model.gpt import hidden_and_inside as hidden_and_inside
 from gptjax.model.gpt import init as init
@@ -34,5 +35,9 @@ from gptjax.model.gpt import is_text as is_text
 from gptjax.model.gpt import label_logits as label_logits
 from gptjax.model.gpt import logits as logits
 from gptjax.model.gpt import shapes as shapes
-from gptjax.model.gpt import token_losses as token_losses
-from gptjax.model.gpt import total_loss as total_loss
+from gptjax.model.losses import Teaching as Teaching
+from gptjax.model.losses import distilled_loss as distilled_loss
+from gptjax.model.losses import likeliest as likeliest
+from gptjax.model.losses import recalled_loss as recalled_loss
+from gptjax.model.losses import token_losses as token_losses
+from gptjax.model.losses import total_loss as total_loss

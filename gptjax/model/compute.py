@@ -33,7 +33,7 @@ class Compute:
         third more compute than `none`.
       unroll: how many blocks one turn of the loop over blocks holds.
       loss_chunk_tokens: for how many tokens on a device the loss holds logits at once;
-        None: as many as `cross_entropy.CHUNK_BYTES` holds.
+        None: as many as `chunked.CHUNK_BYTES` holds.
     """
 
     dtype: Any = jnp.float32

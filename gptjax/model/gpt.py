@@ -12,14 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.model import (
-    adapted,
-    attention,
-    cross_entropy,
-    derivatives,
-    dropout,
-    layers,
-)
+from gptjax.model import adapted, attention, derivatives, dropout, layers
 from gptjax.model.compute import DEFAULT, Compute
 from gptjax.model.config import Config
 
@@ -318,83 +311,6 @@ def _last_tokens(tokens_BT: jax.Array, pad_token_id: int | None) -> jax.Array:
     if pad_token_id is None:
         return jnp.full(tokens_BT.shape[:1], places_T[-1])
     return jnp.where(tokens_BT != pad_token_id, places_T[None], 0).max(-1)
-
-
-def token_losses(
-    config: Config,
-    params: Params,
-    x_BTD: jax.Array,
-    targets_BT: jax.Array,
-    *,
-    compute: Compute,
-) -> jax.Array:
-    """The negative log-likelihood of each target, float32 BT, in nats.
-
-    Args:
-      x_BTD: what left the last block.
-      targets_BT: token ids below V.
-    """
-    outside = trunk(config, params, compute)
-    return cross_entropy.per_token(
-        outside.ln_f(x_BTD), outside.head_VD, targets_BT, compute=compute
-    )
-
-
-def total_loss(
-    config: Config,
-    params: Params,
-    x_BTD: jax.Array,
-    targets_BT: jax.Array,
-    weights_BT: jax.Array,
-    *,
-    compute: Compute,
-) -> jax.Array:
-    """The sum of `token_losses`, each times its weight, and cheap to differentiate."""
-    outside = trunk(config, params, compute)
-    return cross_entropy.total(
-        outside.ln_f(x_BTD), outside.head_VD, targets_BT, weights_BT, compute
-    )
-
-
-class Teaching(NamedTuple):
-    """A teacher's part in `distilled_loss`."""
-
-    config: Config
-    params: Params
-    x_BTD: jax.Array
-    """What left its last block, of the same tokens."""
-    weights_BT: jax.Array
-    """What the divergence of a place counts, float32."""
-    temperature: float
-
-
-def distilled_loss(
-    config: Config,
-    params: Params,
-    x_BTD: jax.Array,
-    targets_BT: jax.Array,
-    weights_BT: jax.Array,
-    teaching: Teaching,
-    *,
-    compute: Compute,
-) -> jax.Array:
-    """`total_loss`, and the student's divergence from a teacher of its vocabulary.
-
-    See `cross_entropy.distilled`.
-    """
-    outside = trunk(config, params, compute)
-    teacher = trunk(teaching.config, teaching.params, compute)
-    return cross_entropy.distilled(
-        outside.ln_f(x_BTD),
-        outside.head_VD,
-        targets_BT,
-        weights_BT,
-        cross_entropy.Teacher(
-            teacher.ln_f(teaching.x_BTD), teacher.head_VD, teaching.weights_BT
-        ),
-        teaching.temperature,
-        compute,
-    )
 
 
 def trunk(config: Config, params: Params, compute: Compute) -> layers.Trunk:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from gptjax import config, masks, model, sharding, tree
-from gptjax.model import cross_entropy
+from gptjax.model import chunked
 from gptjax.planning import lengths, prediction, roofline, topologies
 from gptjax.training import optimizer, utilization
 
@@ -91,7 +91,7 @@ class Estimator:
         block = tokens * dtype.itemsize * (6 * gpt.n_embd + 4 * heads + 3 * mlp)
         weights = self._params_bytes / 4 * dtype.itemsize / tensor / gpt.n_layer
         # Of a chunk, and their gradients.
-        logits = 2 * min(4 * tokens * gpt.vocab_size, cross_entropy.CHUNK_BYTES)
+        logits = 2 * min(4 * tokens * gpt.vocab_size, chunked.CHUNK_BYTES)
         # Gradients, summed and of one part; two layers' weights gathered whole.
         temporaries = (
             held * (1 if training.accumulation_steps == 1 else 2)

@@ -165,7 +165,7 @@ def plan(
     if settings.distillation is not None:
         raise errors.UserError(
             "distillation: what a teacher takes is not planned; leave it out, and add "
-            "its weights and a forward pass"
+            "its weights and a forward pass, or nothing with cache_top_k"
         )
     if settings.adapter is not None:
         raise errors.UserError(

@@ -83,8 +83,8 @@ class Context:
         A Hugging Face folder but where that would fill up heads, or has no room for
         those of several tasks: it is to be read again as it is.
         """
-        config, source = self.trainer.model_config, self.prepared.source
+        config = self.trainer.model_config
         if convert.padded_heads(config) or not self.prepared.fits_one_folder:
-            convert.save_native(folder, config, params, like=source)
+            convert.save_native(folder, config, params, **self.prepared.sidecars)
         else:
             self.prepared.export(folder, params)

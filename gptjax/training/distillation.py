@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gptjax import config as config_lib
 from gptjax import errors, model
 from gptjax.training import loss as loss_lib
-from gptjax.training import objectives
+from gptjax.training import objectives, teacher_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +35,6 @@ class Distillation:
     attention_weight: float
     layers: tuple[tuple[int, int], ...]
     """Pairs of a student's layer and the teacher's that it learns from."""
-
-    def is_read(self, config, part):
-        """As the task says."""
-        return self.task.is_read(config, part)
 
     def metrics(self, batch, loss):
         """Those of the task."""
@@ -113,7 +109,7 @@ class Distillation:
         )
         weights_B = self.task.weights(part) * scale["classes"]
         nll_B = loss_lib.class_nll(own, part["classes"])
-        kl_B = self.temperature**2 * loss_lib.divergence(
+        kl_B = self.temperature**2 * model.divergence(
             *(jax.nn.log_softmax(x / self.temperature) for x in (taught, own))
         )
         total = (weights_B * ((1 - self.weight) * nll_B + self.weight * kl_B)).sum()
@@ -129,6 +125,56 @@ class Distillation:
         return sum(pairs) / len(pairs)
 
 
+@dataclasses.dataclass(frozen=True)
+class Recollection:
+    """(1 - weight) of the loss, and `weight` t^2 KL(teacher || student) by what is kept
+    of the teacher's scores.
+
+    Batches hold `teacher_scores.IDS` and `LOG_CHANCES` beside what the loss needs. The
+    KL is that of chances of the kept words and of all others together; see
+    `model.distilling.recalled`.
+    """
+
+    temperature: float
+    weight: float
+
+    def metrics(self, batch, loss):
+        """Those of language modelling."""
+        return objectives.LANGUAGE.metrics(batch, loss)
+
+    def scale(self, batch: objectives.Batch) -> jax.Array:
+        """As language modelling scales."""
+        return objectives.LANGUAGE.scale(batch)
+
+    def loss(self, config, params, part, scale, *, compute, dropout_key, frozen=None):
+        """The loss of a part."""
+        del frozen
+        x_BTD = model.hidden(
+            config,
+            params,
+            part["tokens"],
+            compute=compute,
+            dropout_key=dropout_key,
+            segments_BT=part.get("segments"),
+        )
+        targets_BT, is_predicted_BT = loss_lib.targets(part["labels"])
+        weights_BT = jnp.where(is_predicted_BT, scale, 0)
+        return model.recalled_loss(
+            config,
+            params,
+            x_BTD,
+            targets_BT,
+            (1 - self.weight) * weights_BT,
+            model.Remembered(
+                part[teacher_scores.IDS],
+                part[teacher_scores.LOG_CHANCES],
+                self.weight * weights_BT,
+            ),
+            temperature=self.temperature,
+            compute=compute,
+        )
+
+
 def _distance(x_BTD: jax.Array, teacher_BTD: jax.Array) -> jax.Array:
     x_BTD, teacher_BTD = (x.astype(jnp.float32) for x in (x_BTD, teacher_BTD))
     length_BT = jnp.square(teacher_BTD).sum(-1)
@@ -136,7 +182,7 @@ def _distance(x_BTD: jax.Array, teacher_BTD: jax.Array) -> jax.Array:
 
 
 def _divergence(log_BHTS: jax.Array, teacher_BHTS: jax.Array) -> jax.Array:
-    return loss_lib.divergence(teacher_BHTS, log_BHTS).mean(1)
+    return model.divergence(teacher_BHTS, log_BHTS).mean(1)
 
 
 def make(
@@ -160,6 +206,12 @@ def make(
         raise errors.UserError(
             f"{where}: its vocabulary has {teacher.vocab_size} tokens, the student's "
             f"{student.vocab_size}; a teacher needs the student's"
+        )
+    kept = settings.cache_top_k or 0
+    if kept > student.vocab_size:
+        raise errors.UserError(
+            f"distillation.cache_top_k: {kept} is more than the vocabulary's "
+            f"{student.vocab_size} tokens"
         )
     if isinstance(task, objectives.Classification):
         own = student.classifier(task.classifier).labels

@@ -70,8 +70,3 @@ def class_nll(logits: jax.Array, classes: jax.Array) -> jax.Array:
     places = jnp.where(is_known, classes, 0)
     picked = jnp.take_along_axis(logits, places[..., None], axis=-1)[..., 0]
     return jnp.where(is_known, jax.nn.logsumexp(logits, axis=-1) - picked, 0)
-
-
-def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-    """KL(p || q) in nats, over the last axis of logarithms of two distributions."""
-    return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)

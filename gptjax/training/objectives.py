@@ -27,7 +27,7 @@ class Objective(Protocol):
         ...
 
     def is_read(self, config: model.Config, part: Batch) -> jax.Array:
-        """Which tokens of a part are no padding, bool BT."""
+        """Which tokens of a part are no padding, bool BT; for adversaries alone."""
         ...
 
     def loss(

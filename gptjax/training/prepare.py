@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from gptjax import config, convert, data, errors, model, sharding, tree
-from gptjax.training import heads, tasks
+from gptjax.training import heads, step, tasks, teacher_scores
 from gptjax.training.trainer import Trainer
 
 
@@ -77,7 +77,36 @@ class Prepared:
             folder = convert.resolve(name)
         if folder is None:
             return
-        trainer.teach(name, *self._load(folder))
+        if wanted.cache_top_k is None:
+            trainer.teach(name, *self._load(folder))
+        else:
+            trainer.recall(self._scores(wanted, folder))
+
+    def _scores(
+        self, wanted: config.Distillation, teacher: pathlib.Path
+    ) -> teacher_scores.Scores:
+        """What is kept of a teacher's scores of the training text."""
+        settings = self.settings
+        training = settings.training
+        text = self.texts.train
+        assert isinstance(text, data.Tokens)
+        assert wanted.cache_top_k is not None
+        return teacher_scores.scores(
+            teacher_scores.Reading(
+                text=text,
+                sequence_tokens=settings.data.sequence_tokens,
+                respect_documents=settings.data.respect_documents,
+                vocab_size=self.model_config.vocab_size,
+                top_k=wanted.cache_top_k,
+                temperature=wanted.temperature,
+                compute=step.compute_of(training, self.mesh),
+            ),
+            pathlib.Path(wanted.cache_dir or self.folder / "teacher").expanduser(),
+            teacher=convert.digest(teacher),
+            load=lambda: self._load(teacher),
+            mesh=self.mesh,
+            batch_sequences=training.batch_sequences // training.accumulation_steps,
+        )
 
     def check_teacher(self, trainer: Trainer) -> None:
         """Raises a `UserError` unless the config's teacher fits, before any work."""
@@ -116,7 +145,7 @@ class Prepared:
     def export(
         self, folder: pathlib.Path, params: Any, cut: model.Config | None = None
     ) -> None:
-        """Writes params as a Hugging Face folder with the source's tokenizer.
+        """Writes params as a Hugging Face folder with the run's tokenizer.
 
         Such a folder has one head. It gets the main task's; those of auxiliary tasks
         go with the same trunk into folders beside it, `<folder>-<task>`.
@@ -126,7 +155,8 @@ class Prepared:
         """
         shape = cut or self.model_config
         for place, name in self._with_one_head(folder):
-            convert.save(place, *heads.alone(shape, params, name), like=self.source)
+            own = heads.alone(shape, params, name)
+            convert.save(place, *own, **self.sidecars)
 
     @property
     def fits_one_folder(self) -> bool:
@@ -163,6 +193,15 @@ class Prepared:
                 yield folder, name
             elif name is not None:
                 yield folder.with_name(f"{folder.name}-{task}"), name
+
+    @property
+    def sidecars(self) -> dict[str, Any]:
+        """What a model folder of this run is written with: keywords of `convert.save`.
+
+        The tokenizer is the source's, unless the config gives another.
+        """
+        given = self.settings.tokenizer is not None
+        return {"like": self.source, "tokenizer": self.tokenizer if given else None}
 
 
 def prepare(settings: config.Run) -> Prepared:

@@ -17,6 +17,7 @@ _FREE_TO_CHANGE = (
     "mesh",
     "data.cache_dir",
     "data.workers",
+    "distillation.cache_dir",
     "training.log_every_steps",
     "training.keep_checkpoints",
     "training.profile",

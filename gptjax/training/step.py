@@ -193,22 +193,28 @@ def make_gradients(
     places: TrainState,
     compute: model.Compute,
     objective: objectives.Objective = objectives.LANGUAGE,
-) -> Callable[[Any, Batch], Any]:
+    *frozen_places: Any,
+) -> Callable[..., Any]:
     """The jitted gradient of every weight, pruned ones too, without dropout or moves.
 
+    Args:
+      objective, frozen_places: as for `make_step`.
+
     Returns:
-      `gradients(params, batch)`: of the mean loss of arrays (A, B, ...), as a
-      tree like `params` of float32, lying as they do.
+      `gradients(params, batch)`, with a teacher `gradients(params, batch,
+      teacher_params)`: of the mean loss of arrays (A, B, ...), as a tree like `params`
+      of float32, lying as they do.
     """
     config = config.without_dropout()
 
-    def gradients(params, batch):
+    def gradients(params: Any, batch: Batch, frozen: Any = None):
         return mean_gradients(
-            config, params, batch, compute=compute, objective=objective
+            config, params, batch, compute=compute, objective=objective, frozen=frozen
         )[0]
 
+    batch_place = sharding.batch_sharding(places.step.mesh)
     return jax.jit(
         gradients,
-        in_shardings=(places.params, sharding.batch_sharding(places.step.mesh)),
+        in_shardings=(places.params, batch_place, *frozen_places),
         out_shardings=places.params,
     )

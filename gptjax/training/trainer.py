@@ -15,8 +15,10 @@ from gptjax.training import (
     distillation,
     logs,
     moving_average,
+    objectives,
     state,
     tasks,
+    teacher_scores,
     updates,
     utilization,
 )
@@ -89,13 +91,16 @@ class Trainer:
             dropout_schedule=training.dropout_schedule,
         )
         self.train_step = self._make_step(self.task.objective)
+        self._make_gradients = functools.partial(
+            step_lib.make_gradients, model_config, self.places, compute
+        )
+        self._gradients = self._make_gradients(self.task.objective)
         self._taught_step: step_lib.Step | None = None
-        self._teacher_params: Any = None
+        # The teacher's params, or none where its scores come with the batches.
+        self._frozen: tuple[Any, ...] = ()
+        self._scores: teacher_scores.Scores | None = None
         self.start = state.make_start(self.optimizer, self.places)
         self.change_masks = updates.make_change(self.optimizer, self.places)
-        self.gradients = step_lib.make_gradients(
-            model_config, self.places, compute, self.task.objective
-        )
         self.folder = pathlib.Path(settings.out)
         self.is_main = jax.process_index() == 0
         self.log = logs.MetricsLog(self.folder, is_main=self.is_main)
@@ -112,8 +117,22 @@ class Trainer:
         """
         objective = self.check_teacher(name, teacher)
         places = sharding.param_shardings(self.mesh, params)
-        self._taught_step = self._make_step(objective, places)
-        self._teacher_params = params
+        self._learn(objective, places)
+        self._frozen = (params,)
+
+    def recall(self, scores: teacher_scores.Scores) -> None:
+        """Lets all further steps learn from what is kept of a teacher's scores.
+
+        Batches that are made from now on hold them.
+        """
+        settings = self.settings.distillation
+        assert settings is not None
+        self._learn(distillation.Recollection(settings.temperature, settings.weight))
+        self._scores = scores
+
+    def _learn(self, objective: objectives.Objective, *frozen_places: Any) -> None:
+        self._taught_step = self._make_step(objective, *frozen_places)
+        self._gradients = self._make_gradients(objective, *frozen_places)
 
     def _make_step(self, objective: Any, *teacher_places: Any) -> step_lib.Step:
         if self.adapter is None:
@@ -147,7 +166,7 @@ class Trainer:
         What compiling it leaves in memory is returned.
         """
         compilations = self.compilations
-        frozen = () if self._taught_step is None else (self._teacher_params,)
+        frozen = self._frozen
         if self.adapter is not None:
             frozen = ((self.adapter.base, *frozen),)
         step = self._taught_step or self.train_step
@@ -155,6 +174,12 @@ class Trainer:
         if self.compilations > compilations:
             utilization.return_freed()
         return result
+
+    def gradients(self, params: Any, batch: step_lib.Batch) -> Any:
+        """The gradient of every weight, pruned ones too, of the loss that steps learn
+        by, a teacher's part in it too; without dropout.
+        """
+        return self._gradients(params, batch, *self._frozen)
 
     def result_of(self, state: state.TrainState) -> Any:
         """What training has come to: the trained weights, or their moving average."""
@@ -208,10 +233,12 @@ class Trainer:
         process_index, process_count = data.process_share(
             sharding.batch_sharding(self.mesh)
         )
+        beside = {} if self._scores is None else {"beside": self._scores}
         return self.task.batches(
             seed=int(mixed.generate_state(1)[0]),
             process_index=process_index,
             process_count=process_count,
+            **beside,
         )
 
     def stream_key(self, stream: int) -> jax.Array:

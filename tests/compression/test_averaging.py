@@ -1,12 +1,24 @@
 """Means of models, and moving averages of one, against float64 numpy and torch."""
 
+import typing
+
 import jax
 import numpy as np
 import pytest
 import torch
 
 import gptjax
-from gptjax import api, cli, compression, convert, errors, model, training, tree
+from gptjax import (
+    api,
+    choices,
+    cli,
+    compression,
+    convert,
+    errors,
+    model,
+    training,
+    tree,
+)
 
 SHAPE = model.Config(n_layer=2, n_embd=8, n_head=2, vocab_size=2048, n_positions=16)
 
@@ -32,7 +44,7 @@ def test_a_mean_is_numpys(weights):
         np.testing.assert_allclose(leaf, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("zeros", compression.ZEROS)
+@pytest.mark.parametrize("zeros", typing.get_args(choices.Zeros))
 def test_zeros_are_those_asked_for(zeros):
     """The mean of two masks' models has the zeros of both, unless told otherwise."""
     one, two = some(1, 0.5), some(2, 0.5)

@@ -132,6 +132,17 @@ def test_bench_student_compares_starts_and_teachers(tmp_path):
 
 
 @pytest.mark.slow
+def test_bench_teacher_tells_what_is_kept(tmp_path):
+    """Of fewer words less of the divergence is left, and never more than all."""
+    found, last = _run("teacher", tmp_path)
+    assert last.startswith("step seconds scores kept / teacher beside: ")
+    assert found["bytes_per_token"] == 64 * 2 + 65 * 2
+    for values in found["divergence"].values():
+        ordered = [values[keep] for keep in ("16", "64", "256", "all")]
+        assert 0 < ordered[0] < ordered[1] < ordered[2] < ordered[3]
+
+
+@pytest.mark.slow
 def test_bench_classify_puts_a_regression_beside(tmp_path):
     """On texts that words tell apart, the regression is right about all."""
     rows = "".join(f"{'ab'[n % 2]},{['sun', 'joy'][n % 2]} {n}\n" for n in range(80))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax import api, convert, errors, masks, model, training, tree
+from gptjax import api, convert, data, errors, masks, model, sharding, training, tree
 
 TAUGHT = {"distillation.teacher": "dense", "distillation.weight": 0.9}
 
@@ -141,3 +141,66 @@ def test_a_shorter_teacher_is_refused_before_anything_is_written(
     with pytest.raises(errors.UserError, match="n_positions 8 are fewer than"):
         training.train(settings)
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_scores_of_weights_are_of_the_loss_that_is_trained(tiny_settings, tmp_path):
+    """RigL and Taylor would else prune for the text what is trained for the teacher: of
+    a model that is its own teacher, the divergence has no slope at all.
+    """
+    settings = tiny_settings(tmp_path / "run")
+    own = {"distillation.teacher": settings.model, "distillation.weight": 1.0}
+    prepared = training.prepare(tiny_settings(tmp_path / "run", **own))
+    trainer = prepared.trainer(schedule_steps=1)
+    params = prepared.load_params()
+    batch = jax.device_put(
+        next(trainer.batches(0)), sharding.batch_sharding(trainer.mesh)
+    )
+    alone = trainer.gradients(params, batch)
+    prepared.teach(trainer)
+    taught = trainer.gradients(params, batch)
+    largest = [
+        max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(each))
+        for each in (alone, taught)
+    ]
+    assert largest[0] > 1e-3
+    assert largest[1] < 1e-3 * largest[0]
+
+
+def test_structured_rounds_check_their_teacher_before_any_work(tiny_settings, tmp_path):
+    """The last round's student may be the one that it does not fit."""
+    layers = [[0, 0], [1, 1]]
+    settings = tiny_settings(
+        tmp_path / "run",
+        **{
+            "pruning.structured": [
+                {"what": "neurons", "fraction": 0.5, "by": "magnitude"},
+                {"what": "layers", "indices": [1]},
+            ],
+            "distillation.teacher": "dense",
+            "distillation.hidden_weight": 1.0,
+            "distillation.layers": layers,
+        },
+    )
+    with pytest.raises(errors.UserError, match="1 and 1; the student has layers 0 to"):
+        api.run_pruning(settings)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_exports_carry_the_tokenizer_that_was_used(tiny_settings, tmp_path):
+    """The source's would read other tokens than those that the model learnt."""
+    other = tmp_path / "other"
+    folder = convert.resolve("packaged")
+    tokenizer = data.load_tokenizer(folder)
+    tokenizer.add_special_tokens({"pad_token": tokenizer.convert_ids_to_tokens(7)})
+    tokenizer.save_pretrained(other)
+    prepared = training.prepare(tiny_settings(tmp_path / "run", tokenizer=str(other)))
+    prepared.export(tmp_path / "export", prepared.load_params())
+    written = data.load_tokenizer(tmp_path / "export")
+    assert written.pad_token_id == 7
+    assert written.get_vocab() == tokenizer.get_vocab()
+    for name in ("config.json", "generation_config.json"):
+        values = json.loads((tmp_path / "export" / name).read_text(encoding="utf-8"))
+        assert values["pad_token_id"] == 7
+        assert values["eos_token_id"] == tokenizer.eos_token_id
+    assert data.load_tokenizer(folder).pad_token_id != 7

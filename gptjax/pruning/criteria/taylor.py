@@ -46,7 +46,9 @@ def scores(
 
         s = |w dL/dw|,  L = the mean over all predicted tokens of -log p(token)
 
-    one gradient for all sequences, summed up in float32, without dropout.
+    one gradient for all sequences, summed up in float32, without dropout. L is that of
+    the text, also where the run learns from a teacher or classifies: what calibration
+    reads has no labels, and no scores are kept of it.
 
     Args:
       params: placed on the mesh; where masks prune a weight it is 0, and its score.

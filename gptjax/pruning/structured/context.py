@@ -72,7 +72,8 @@ class Context:
         Where that fills up heads, or leaves out those of auxiliary tasks, the model as
         it is goes beside it, to `native`.
         """
-        config, source = self.config_of(number), self.prepared.source
+        config = self.config_of(number)
         self.prepared.export(folder, params, config)
         if convert.padded_heads(config) or not self.prepared.fits_one_folder:
-            convert.save_native(folder.with_name("native"), config, params, like=source)
+            beside = folder.with_name("native")
+            convert.save_native(beside, config, params, **self.prepared.sidecars)

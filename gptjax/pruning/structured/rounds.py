@@ -40,6 +40,9 @@ def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
             # A dimension that the mesh does not divide is told before anything else.
             sharding.param_shardings(prepared.mesh, model.shapes(this.after))
         _ = context.calibration_tokens  # so is a text too short
+        if settings.distillation is not None:
+            for this in context.planned:
+                prepared.check_teacher(context.trainer(this.number))
         trainer = context.trainer(0)
         summary = run_lib.start_summary(prepared, trainer)
         reports = [_begin(context, trainer, summary)]

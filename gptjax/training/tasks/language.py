@@ -1,5 +1,6 @@
 """Language modelling: packed sequences of texts, measured by perplexity."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,9 +40,18 @@ class Language:
         return self.valid is not None
 
     def batches(
-        self, *, seed: int, process_index: int, process_count: int
+        self,
+        *,
+        seed: int,
+        process_index: int,
+        process_count: int,
+        beside: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None,
     ) -> data.Batches:
-        """The endless batches of a seed, a process's share of each."""
+        """The endless batches of a seed, a process's share of each.
+
+        Args:
+          beside: as for `data.Batches`.
+        """
         return data.Batches(
             self.train,
             sequence_tokens=self._settings.data.sequence_tokens,
@@ -49,6 +59,7 @@ class Language:
             accumulation_steps=self._settings.training.accumulation_steps,
             seed=seed,
             respect_documents=self._settings.data.respect_documents,
+            beside=beside,
             process_index=process_index,
             process_count=process_count,
         )
