@@ -20,6 +20,7 @@ _PUBLIC = {
     "UserError": "gptjax.errors",
     "average": "gptjax.models",
     "compare": "gptjax.api",
+    "curve": "gptjax.api",
     "load": "gptjax.models",
     "prune": "gptjax.api",
     "train": "gptjax.api",

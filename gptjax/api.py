@@ -84,6 +84,11 @@ def compare(config: str | pathlib.Path | None, **overrides: Any) -> Comparison:
     return run_comparison(config_lib.load(config, overrides))
 
 
+def curve(config: str | pathlib.Path | None, **overrides: Any) -> list[dict[str, Any]]:
+    """Trains on more and more texts as a config file says; a row of figures a run."""
+    return reporting.read_curve(run_curve(config_lib.load(config, overrides)))
+
+
 def run_training(settings: config_lib.Run) -> Run:
     """Fine-tunes, and draws the report."""
     return _reported(training.train(settings).folder)
@@ -98,6 +103,11 @@ def run_comparison(settings: config_lib.Run) -> Comparison:
     """Compares, and draws the report."""
     folder = pruning.compare(settings, after_job=reporting.write_comparison)
     return Comparison(folder)
+
+
+def run_curve(settings: config_lib.Run) -> pathlib.Path:
+    """Trains the runs of a learning curve, and draws the report; their folder."""
+    return training.learning_curve(settings, after_run=reporting.write_curve)
 
 
 def _reported(folder: pathlib.Path) -> Run:

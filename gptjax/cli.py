@@ -167,6 +167,23 @@ def compare(
 
 
 @app.command()
+def curve(
+    config: options.Config,
+    overrides: options.Overrides = None,
+) -> None:
+    """Measures how good a model becomes by how many texts it learns from.
+
+    Of a config with a `curve` section, for classification and tagging; with and without
+    its `data.augmentation`. Writes `curve.csv` and a picture. Started again after an
+    interruption, the same command goes on with the run where it stopped.
+    """
+    from gptjax import api, reporting
+    from gptjax import config as config_lib
+
+    reporting.print_curve(api.run_curve(config_lib.load(config, overrides or ())))
+
+
+@app.command()
 def report(
     paths: Annotated[
         list[pathlib.Path],

@@ -10,7 +10,8 @@ from gptjax import assets, config
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.yaml"))
 COMPARISONS = [path for path in CONFIGS if path.stem.startswith("compare_")]
-RUNS = [path for path in CONFIGS if path not in COMPARISONS]
+CURVE = next(path for path in CONFIGS if path.stem == "curve")
+RUNS = [path for path in CONFIGS if path not in (*COMPARISONS, CURVE)]
 
 
 def shortened(folder, task="language"):
@@ -95,3 +96,14 @@ def test_every_comparison_runs(path, tmp_path, made_up_times):
     assert all(math.isfinite(row["perplexity"]) for row in done.rows)
     assert (done.folder / "compare.csv").is_file()
     assert (done.folder / "report" / "compare.md").is_file()
+
+
+@pytest.mark.slow
+def test_the_learning_curve_runs(tmp_path):
+    """With augmentation and without, on texts that take no time."""
+    overrides = shortened(tmp_path, "classification")
+    overrides |= {"data.valid": overrides["data.train"], "data.sequence_tokens": 16}
+    sizes = {"curve.sizes": [8, "all"], "curve.seeds": [0]}
+    rows = gptjax.curve(CURVE, **overrides, **sizes)
+    assert [row["augmented"] for row in rows] == [False, True] * 2
+    assert all(math.isfinite(row["loss"]) for row in rows)

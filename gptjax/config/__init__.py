@@ -9,6 +9,7 @@ from gptjax.config.adversarial import Adversarial as Adversarial
 from gptjax.config.base import ComputeDtype as ComputeDtype
 from gptjax.config.compare import Compare as Compare
 from gptjax.config.compare import Method as Method
+from gptjax.config.curve import Curve as Curve
 from gptjax.config.data import Augmentation as Augmentation
 from gptjax.config.data import Data as Data
 from gptjax.config.data import Source as Source

@@ -9,6 +9,7 @@ from gptjax.config.adapter import Adapter
 from gptjax.config.adversarial import Adversarial
 from gptjax.config.base import NonNegative, Section
 from gptjax.config.compare import Compare
+from gptjax.config.curve import Curve
 from gptjax.config.data import Data
 from gptjax.config.distillation import Distillation
 from gptjax.config.pruning import Pruning
@@ -42,6 +43,7 @@ class Run(Section):
     adapter: Adapter | None = None
     pruning: Pruning | None = None
     compare: Compare | None = None
+    curve: Curve | None = None
 
     @pydantic.model_validator(mode="after")
     def _task_fits(self):
@@ -125,6 +127,27 @@ class Run(Section):
         if self.task.language_weight:
             raise ValueError(
                 "distillation: does not go with task.language_weight; leave one out"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _curve_fits(self):
+        if self.curve is None:
+            return self
+        if self.task.kind not in ("classification", "tagging"):
+            raise ValueError(
+                f"curve: task.kind {self.task.kind} has no data.limit, which it "
+                "varies; it is of classification and tagging"
+            )
+        for name in ("pruning", "compare"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"curve: does not go with {name}; leave one out")
+        if self.data.limit is not None:
+            raise ValueError("data.limit: curve.sizes say it; leave it out")
+        if self.data.valid is None:
+            raise ValueError(
+                "data.valid: missing; the runs of a curve are measured by the same "
+                "texts"
             )
         return self
 

@@ -12,6 +12,9 @@ from gptjax.reporting.comparison import read_comparison as read_comparison
 from gptjax.reporting.comparison import write_comparison as write_comparison
 from gptjax.reporting.connectivity import print_connectivity as print_connectivity
 from gptjax.reporting.connectivity import write_connectivity as write_connectivity
+from gptjax.reporting.curve import print_curve as print_curve
+from gptjax.reporting.curve import read_curve as read_curve
+from gptjax.reporting.curve import write_curve as write_curve
 from gptjax.reporting.report import write as write
 from gptjax.reporting.run_folder import Run as Run
 from gptjax.reporting.run_folder import read as read

@@ -7,6 +7,7 @@ from gptjax.reporting import (
     auxiliary,
     classification,
     comparison,
+    curve,
     measures,
     page,
     pictures,
@@ -23,12 +24,15 @@ def write(folder: str | pathlib.Path) -> pathlib.Path:
     Works on a run that is still under way or was interrupted, too. What stood in
     `report/` before is replaced as a whole.
 
-    The folder of a comparison gets the page of one, see `write_comparison`.
+    The folder of a comparison, or of a learning curve, gets the page of one, see
+    `write_comparison` and `write_curve`.
 
     Raises:
       UserError: if `folder` is no run folder.
     """
     folder = pathlib.Path(folder)
+    if curve.is_one(folder):
+        return curve.write_curve(folder)
     if comparison.is_one(folder):
         return comparison.write_comparison(folder)
     run = run_folder.read(folder)

@@ -5,6 +5,7 @@ own.
 """
 
 from gptjax.training import signals as signals
+from gptjax.training.curve import learning_curve as learning_curve
 from gptjax.training.fit import Phase as Phase
 from gptjax.training.fit import fit as fit
 from gptjax.training.movement import movement_scores as movement_scores
