@@ -22,6 +22,7 @@ _PUBLIC = {
     "compare": "gptjax.api",
     "load": "gptjax.models",
     "prune": "gptjax.api",
+    "robustness": "gptjax.noising",
     "train": "gptjax.api",
 }
 

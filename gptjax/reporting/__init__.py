@@ -13,6 +13,8 @@ from gptjax.reporting.comparison import write_comparison as write_comparison
 from gptjax.reporting.connectivity import print_connectivity as print_connectivity
 from gptjax.reporting.connectivity import write_connectivity as write_connectivity
 from gptjax.reporting.report import write as write
+from gptjax.reporting.robustness import print_robustness as print_robustness
+from gptjax.reporting.robustness import write_robustness as write_robustness
 from gptjax.reporting.run_folder import Run as Run
 from gptjax.reporting.run_folder import read as read
 from gptjax.reporting.savings import sentences as sentences
