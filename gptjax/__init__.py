@@ -23,6 +23,7 @@ _PUBLIC = {
     "curve": "gptjax.api",
     "load": "gptjax.models",
     "prune": "gptjax.api",
+    "robustness": "gptjax.noising",
     "train": "gptjax.api",
 }
 

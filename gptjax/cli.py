@@ -210,6 +210,7 @@ for command in (
     commands.merge,
     commands.augment,
     commands.evaluate,
+    commands.robustness,
     commands.predict,
     commands.connect,
     commands.generate,

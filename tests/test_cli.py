@@ -35,7 +35,7 @@ def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
     commands = ["demo", "train", "prune", "compare", "convert", "evaluate"]
-    commands += ["connect", "generate", "report"]
+    commands += ["connect", "generate", "report", "robustness"]
     assert all(command in out for command in commands)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from gptjax import config, errors
 
 Synonyms = Callable[[str], Sequence[str]]
-_Words = list[tuple[str, str]]
+Words = list[tuple[str, str]]
 """Each with what stands between it and the next."""
 
 _MOVES = 3
@@ -59,22 +59,22 @@ class Augmentation:
     def _apply(self, name: str, text: str, rng: np.random.Generator) -> str:
         if name == "sentences":
             return _swap_sentences(text, rng)
-        words = _split(text, self._known)
+        words = split(text, self._known)
         if name == "duplication":
             gap = "" if _is_ideographic(text) else " "
             return text + gap + text if len(words) < _SHORT_WORDS else text
         if name == "shuffle":
-            return _join(_shuffle(words, rng))
+            return join(_shuffle(words, rng))
         # As many as EDA changes: one at least.
         count = max(1, round(self._settings.strength * len(words)))
         if name == "deletion":
-            return _join(_delete(words, self._settings.strength, rng))
+            return join(_delete(words, self._settings.strength, rng))
         if name == "swap":
-            return _join(_swap(words, count, rng))
+            return join(_swap(words, count, rng))
         change = self._replace if name == "synonyms" else self._insert
-        return _join(change(words, count, rng))
+        return join(change(words, count, rng))
 
-    def _replace(self, words: _Words, count: int, rng: np.random.Generator) -> _Words:
+    def _replace(self, words: Words, count: int, rng: np.random.Generator) -> Words:
         """With up to `count` words replaced by one of their synonyms."""
         words, left = list(words), count
         for place in rng.permutation(len(words)):
@@ -84,7 +84,7 @@ class Augmentation:
                 left -= 1
         return words
 
-    def _insert(self, words: _Words, count: int, rng: np.random.Generator) -> _Words:
+    def _insert(self, words: Words, count: int, rng: np.random.Generator) -> Words:
         """With `count` synonyms of words, each before another word."""
         found = [own for own in (self._found(word) for word, _ in words) if own]
         words = list(words)
@@ -106,7 +106,7 @@ class Augmentation:
         return [before + s + after for s in found]
 
 
-def _swap(words: _Words, count: int, rng: np.random.Generator) -> _Words:
+def _swap(words: Words, count: int, rng: np.random.Generator) -> Words:
     words = list(words)
     for _ in range(count if len(words) > 1 else 0):
         one, other = rng.choice(len(words), 2, replace=False)
@@ -115,13 +115,13 @@ def _swap(words: _Words, count: int, rng: np.random.Generator) -> _Words:
     return words
 
 
-def _delete(words: _Words, chance: float, rng: np.random.Generator) -> _Words:
+def _delete(words: Words, chance: float, rng: np.random.Generator) -> Words:
     """Without each word by chance; one is left."""
     left = [word for word in words if rng.random() >= chance]
     return left or [words[rng.integers(len(words))]] if words else words
 
 
-def _shuffle(words: _Words, rng: np.random.Generator) -> _Words:
+def _shuffle(words: Words, rng: np.random.Generator) -> Words:
     """With words moved a few places, the gaps left where they are."""
     order = np.argsort(np.arange(len(words)) + rng.uniform(0, _MOVES + 1, len(words)))
     return [(words[n][0], gap) for n, (_, gap) in zip(order, words, strict=True)]
@@ -140,10 +140,10 @@ def _swap_sentences(text: str, rng: np.random.Generator) -> str:
     return "".join(parts)
 
 
-def _split(text: str, known: Mapping[str, Sequence[str]]) -> _Words:
+def split(text: str, known: Mapping[str, Sequence[str]]) -> Words:
     """The words of a text, and the gaps after them; joined, they are the text."""
     longest = max(map(len, known), default=1)
-    words: _Words = []
+    words: Words = []
     for run in re.finditer(rf"[{_IDEOGRAPH}]+|[^\s{_IDEOGRAPH}]+|\s+", text):
         piece = run[0]
         if piece.isspace():
@@ -159,7 +159,7 @@ def _split(text: str, known: Mapping[str, Sequence[str]]) -> _Words:
     return words
 
 
-def _join(words: _Words) -> str:
+def join(words: Words) -> str:
     return "".join(word + gap for word, gap in words)
 
 

@@ -203,14 +203,7 @@ def tokenize_texts(
     for number, text in enumerate(texts):
         if not text.strip():
             raise errors.UserError(f"text {number + 1}: an empty text has no class")
-    found = tokenizer.backend.encode_batch(list(texts), add_special_tokens=False)
-    ids = [np.array(each.ids, np.int32) for each in found]
-    ends = np.cumsum([len(text) for text in ids])
-    tokens = Tokens(
-        ids=np.concatenate([*ids, np.zeros(0, np.int32)]),
-        document_starts=np.concatenate([[0], ends[:-1]]).astype(np.int64),
-        bytes=sum(len(text.encode()) for text in texts),
-    )
+    tokens = tokenization.tokenize_here(texts, tokenizer)
     classes = np.full(len(texts), UNKNOWN, np.int32)
     return Examples(tokens, np.arange(len(texts)), classes, tuple(labels))
 

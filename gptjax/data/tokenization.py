@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tokenizers
@@ -28,6 +28,10 @@ _SHARDS = 64
 """How many a source has, if these bounds allow."""
 _PARALLEL_BYTES = 8 << 20
 """Starting processes takes as long as tokenizing a few megabytes does."""
+
+
+_Known = TypeVar("_Known")
+"""What a piece of text carries with it."""
 
 
 class _Piece(NamedTuple):
@@ -100,6 +104,29 @@ def tokenize(
             f"id {largest}, beyond the model's vocabulary of {vocab_size}"
         )
     return result
+
+
+def tokenize_here(texts: Iterable[str], tokenizer: Tokenizer) -> tokens.Tokens:
+    """The token ids of texts at hand, as `tokenize` gives them, kept nowhere.
+
+    Every text is a document, those without tokens too.
+    """
+    texts = list(texts)
+    cut = cutting.cutter(tokenizer.backend)
+    pieces = ((piece, n) for n, text in enumerate(texts) for piece in cut([text]))
+    ids, counts = [np.zeros(0, np.int32)], np.zeros(len(texts), np.int64)
+    for run in _runs(pieces, _GROUP_CHARACTERS):
+        found = tokenizer.backend.encode_batch(
+            [piece for piece, _ in run], add_special_tokens=False
+        )
+        for (_, number), each in zip(run, found, strict=True):
+            ids.append(np.array(each.ids, np.int32))
+            counts[number] += len(each.ids)
+    return tokens.Tokens(
+        ids=np.concatenate(ids),
+        document_starts=np.cumsum(counts) - counts,
+        bytes=sum(len(text.encode()) for text in texts),
+    )
 
 
 def _key(opened: corpus.Corpus, facts: Facts, eos_id: int | None) -> str:
@@ -195,8 +222,8 @@ def _ends(piece: _Piece) -> bool | None:
 
 
 def _runs(
-    pieces: Iterable[tuple[str, _Piece]], characters: int
-) -> Iterator[list[tuple[str, _Piece]]]:
+    pieces: Iterable[tuple[str, _Known]], characters: int
+) -> Iterator[list[tuple[str, _Known]]]:
     """Pieces in runs of at least so many characters; the last may have fewer."""
     run, length = [], 0
     for piece in pieces:

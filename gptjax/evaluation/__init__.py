@@ -12,6 +12,10 @@ from gptjax.evaluation.connectivity import check_alike as check_alike
 from gptjax.evaluation.connectivity import connect as connect
 from gptjax.evaluation.perplexity import Perplexity as Perplexity
 from gptjax.evaluation.perplexity import perplexity as perplexity
+from gptjax.evaluation.robustness import LABELS as LABELS
+from gptjax.evaluation.robustness import LANGUAGE as LANGUAGE
+from gptjax.evaluation.robustness import Robustness as Robustness
+from gptjax.evaluation.robustness import Spread as Spread
 from gptjax.evaluation.several import Several as Several
 
 Result = Perplexity | Classification | Several

@@ -16,6 +16,8 @@ from gptjax.reporting.curve import print_curve as print_curve
 from gptjax.reporting.curve import read_curve as read_curve
 from gptjax.reporting.curve import write_curve as write_curve
 from gptjax.reporting.report import write as write
+from gptjax.reporting.robustness import print_robustness as print_robustness
+from gptjax.reporting.robustness import write_robustness as write_robustness
 from gptjax.reporting.run_folder import Run as Run
 from gptjax.reporting.run_folder import read as read
 from gptjax.reporting.savings import sentences as sentences

@@ -114,7 +114,7 @@ def test_probabilities_are_those_given():
 
 def test_gaps_between_words_are_kept():
     text = "  two  spaces,\nand a line "
-    words = augmentation._split(text, {})
+    words = augmentation.split(text, {})
     assert "".join(word + gap for word, gap in words) == text
 
 
