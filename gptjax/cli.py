@@ -192,6 +192,7 @@ for command in (
     commands.average,
     commands.merge,
     commands.augment,
+    commands.pairs,
     commands.evaluate,
     commands.predict,
     commands.connect,
