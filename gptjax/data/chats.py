@@ -104,7 +104,7 @@ class Template:
 
     def _rewritten(self, place: str, number: int) -> Exception:
         return errors.UserError(
-            f"{place}: turn {number + 1}: {self.name} writes the turns before it "
+            f"{place}: turn {number + 1}: {self.name} writes the chat before it "
             "otherwise once it is there, so that what is to be learnt cannot be told; "
             "give another task.chat_template"
         )

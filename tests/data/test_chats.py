@@ -90,7 +90,7 @@ def test_a_prompt_is_what_training_has_before_the_answer(make):
         ("{% for x in %}", r"t\.jinja, line 1: not a template"),
         ("{{ raise_exception('no\nsystem') }}", r"f, line 3: t\.jinja refuses .*no sy"),
         ("{{ messages[0].content + 1 }}", r"f, line 3: t\.jinja refuses the chat"),
-        ("{{ messages | length }}", r"turn 3: t\.jinja writes the turns before it"),
+        ("{{ messages | length }}", r"turn 3: t\.jinja writes the chat before it"),
         ("{{ 'always the same' }}", "turn 3: .*writes nothing of it"),
     ],
 )
