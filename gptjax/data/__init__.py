@@ -12,6 +12,7 @@ from gptjax.data.examples import limit as limit
 from gptjax.data.examples import read_examples as read_examples
 from gptjax.data.examples import read_labelled as read_labelled
 from gptjax.data.examples import tokenize_texts as tokenize_texts
+from gptjax.data.instruction_batches import PADDING as PADDING
 from gptjax.data.instruction_batches import InstructionBatches as InstructionBatches
 from gptjax.data.instruction_batches import fit_in as fit_in
 from gptjax.data.instruction_batches import lay_out as lay_out

@@ -10,6 +10,9 @@ from gptjax.data import packing
 from gptjax.data.batches import check_stream
 from gptjax.data.instructions import Instructions
 
+PADDING = -1
+"""The segment of padding."""
+
 
 def fit_in(lengths: np.ndarray, room: int) -> list[list[int]]:
     """Which examples share a sequence: best fit, the longest first.
@@ -57,16 +60,15 @@ def lay_out(
       `tokens`, `labels` and `segments`, all (sequences, T) int32. Labels are the
       tokens, not shifted, and -100 for what is not learnt: prompts, padding, and the
       first token of an example, which would be predicted from another's last one.
-      Each example is a segment, and so is the padding behind them.
+      Each example is a segment, counted from 0; padding, behind them, is `PADDING`.
     """
     shape = (len(sequences), sequence_tokens)
     # Padding is token 0, which no example sees.
     tokens = np.zeros(shape, np.int32)
     labels = np.full(shape, packing.IGNORED, np.int32)
-    segments = np.empty(shape, np.int32)
+    segments = np.full(shape, PADDING, np.int32)
     for row, numbers in enumerate(sequences):
         begin = 0
-        segments[row] = len(numbers)
         for segment, number in enumerate(numbers):
             ids, is_learnt = instructions.ids(number), instructions.is_learnt(number)
             end = begin + len(ids)

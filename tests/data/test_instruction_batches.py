@@ -73,7 +73,7 @@ def test_a_sequence_is_laid_out_in_segments():
         [x, x, 7, 8, x, 2, 3, x], [x] * 8, [x] * 8
     ]  # fmt: skip
     assert found["segments"].tolist() == [
-        [0, 0, 0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1, 1, 1], [0] * 8
+        [0, 0, 0, 0, 1, 1, 1, -1], [0, *[-1] * 7], [-1] * 8
     ]  # fmt: skip
     assert {array.dtype for array in found.values()} == {np.dtype(np.int32)}
 

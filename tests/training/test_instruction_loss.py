@@ -70,7 +70,7 @@ def test_loss_and_gradients_are_those_of_examples_run_alone_in_torch(oracle, par
             params,
             batch,
             compute=model.Compute(),
-            objective=objectives.LANGUAGE,
+            objective=objectives.ANSWERS,
         )
     )(params, batch)
     assert float(loss) == pytest.approx(wanted.item(), rel=1e-5)
@@ -98,3 +98,12 @@ def test_the_perplexity_of_answers_is_torchs(oracle, rows):
         "the instructions, 8 examples of at most 24 tokens, none seeing another, "
         "37 of 79 tokens predicted, those of answers and their ends, float32"
     )
+
+
+def test_padding_is_told_from_tokens_that_are_read(oracle):
+    """Or adversarial moves would be measured with it."""
+    _, folder, instructions = oracle
+    packed = data.fit_in(instructions.lengths, T)
+    batch = data.lay_out(instructions, packed, sequence_tokens=T)
+    is_read = objectives.ANSWERS.is_read(convert.read_config(folder), batch)
+    assert is_read.sum() == sum(LENGTHS)

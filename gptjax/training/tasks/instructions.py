@@ -13,7 +13,7 @@ from gptjax.training import objectives
 class Instructions:
     """The next token of an answer."""
 
-    objective = objectives.LANGUAGE
+    objective = objectives.ANSWERS
     is_measured = True
 
     def __init__(
