@@ -123,8 +123,9 @@ class Run(Section):
             raise ValueError("distillation: training.steps 0 learn from no teacher")
         if self.distillation.cache_top_k and self.task.kind != "language":
             raise ValueError(
-                "distillation.cache_top_k: keeps scores of tokens, and task.kind "
-                f"{self.task.kind} learns from those of labels; leave it out"
+                "distillation.cache_top_k: keeps scores of tokens in a text's "
+                f"order, in which task.kind {self.task.kind} does not read them; leave "
+                "it out"
             )
         is_dense = self.distillation.teacher == "dense"
         if is_dense and self.pruning is None and self.compare is None:
@@ -156,7 +157,7 @@ class Run(Section):
                 )
         if not self.training.steps:
             raise ValueError("adapter: training.steps 0 train none")
-        if self.optimizer.unfreeze_every_steps and self.task.kind == "language":
+        if self.optimizer.unfreeze_every_steps and not self.task.has_classifier:
             raise ValueError(
                 "optimizer.unfreeze_every_steps: at first only what comes after the "
                 "blocks learns, and there an adapter has nothing; leave it out"

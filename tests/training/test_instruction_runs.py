@@ -269,6 +269,10 @@ def test_without_validation_examples_a_fraction_is_taken(settings, tmp_path, cap
         ({"task.name": "x"}, "task: name: kind instructions has none"),
         ({"evaluation.stride_tokens": 4}, "stride_tokens: is of task.kind language"),
         ({"data.valid_fraction": 0.5}, "data.valid is given"),
+        (
+            {"distillation.teacher": "packaged", "distillation.cache_top_k": 4},
+            "cache_top_k: keeps scores of tokens in a text's order",
+        ),
         ({"pruning.controls": ["twin"], "pruning.sparsities": [0.5]}, "twin compares"),
         (
             {"task.kind": "language", "task.chat_template": "x"},
@@ -336,4 +340,13 @@ def test_a_text_may_be_learnt_beside_instructions(settings, tiny_settings, tmp_p
     end = done.summary["end"]
     assert "those of answers and their ends" in end["protocol"]
     assert end["auxiliary"]["text"]["perplexity"] > 1
+    assert gptjax.load(done.folder).generate(["3"], chat=True, max_new_tokens=2)
+
+
+@pytest.mark.slow
+def test_an_adapter_learns_answers(settings, tmp_path):
+    """Merged, its export has the template."""
+    more = {"training.steps": 3, "adapter.rank": 2, "optimizer.learning_rate": 0.1}
+    done = training.train(settings(tmp_path / "run", **more))
+    assert done.summary["end"]["loss"] != done.summary["start"]["loss"]
     assert gptjax.load(done.folder).generate(["3"], chat=True, max_new_tokens=2)
