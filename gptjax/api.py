@@ -10,8 +10,8 @@ import jax
 
 from gptjax import config as config_lib
 from gptjax import pruning, reporting, sharding, training
+from gptjax.averaged import average as average
 from gptjax.models import Model as Model
-from gptjax.models import average as average
 from gptjax.models import load as load
 
 

@@ -209,6 +209,7 @@ for command in (
     commands.average,
     commands.merge,
     commands.augment,
+    commands.pairs,
     commands.evaluate,
     commands.robustness,
     commands.predict,

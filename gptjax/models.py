@@ -1,29 +1,17 @@
-"""A model with its tokenizer: loaded, used, measured, saved, averaged."""
+"""A model with its tokenizer: loaded, used, measured, saved."""
 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax import (
-    choices,
-    compression,
-    convert,
-    data,
-    errors,
-    evaluation,
-    generation,
-    model,
-)
 from gptjax import config as config_lib
-
-# Fields of a model's config that do not change what it makes of a text.
-_WITHOUT_EFFECT = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "initializer_range")
+from gptjax import convert, data, errors, evaluation, generation, model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +49,10 @@ class Model:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[Mapping[str, str]]],
         *,
+        style: str | None = None,
+        chat: bool = False,
         max_new_tokens: int = 50,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -73,12 +63,23 @@ class Model:
         """What the model writes after each prompt; see `generation.generate`.
 
         Stops at the tokenizer's end-of-text token, which is not in the result.
+
+        Args:
+          style: put before each prompt as the code that training knows it by.
+          chat: prompts are what a user says, or whole chats so far, and the model
+            answers, by the tokenizer's chat template.
         """
+        tokenizer = data.Tokenizer.of(self.tokenizer)
+        encode = self.tokenizer.encode
+        if style is not None or chat:
+            encode = functools.partial(
+                data.prompt_ids, tokenizer=tokenizer, style=style, is_chat=chat
+            )
         eos_id = self.tokenizer.eos_token_id
         written = generation.generate(
             self.config,
             self.params,
-            [self.tokenizer.encode(prompt) for prompt in prompts],
+            [encode(prompt) for prompt in prompts],
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -118,6 +119,38 @@ class Model:
             batch_sequences=batch_sequences,
             total_bytes=tokens.bytes,
             text=name,
+            progress=progress,
+        )
+
+    def complete(
+        self,
+        instructions: str | pathlib.Path | config_lib.Source,
+        *,
+        sequence_tokens: int | None = None,
+        batch_sequences: int = 8,
+        progress: bool = False,
+    ) -> evaluation.Completions:
+        """The perplexity of the answers to prompts, and in chats, with its protocol.
+
+        Chats are written by the tokenizer's template, or gptjax's where it has none.
+
+        Args:
+          instructions: a JSONL file; see `data.read_instructions`.
+          sequence_tokens: the most tokens of an example; None: n_positions.
+        """
+        longest = self._longest(sequence_tokens)
+        found = data.read_instructions(
+            _source(instructions),
+            data.Tokenizer.of(self.tokenizer),
+            chat_template=None,
+            eos_id=self.tokenizer.eos_token_id,
+        )
+        return evaluation.complete(
+            self.config,
+            self.params,
+            found.cut_to(longest),
+            sequence_tokens=longest,
+            batch_sequences=batch_sequences,
             progress=progress,
         )
 
@@ -208,12 +241,7 @@ class Model:
             missing column, an empty text.
         """
         classifier = self._classifier()
-        longest = sequence_tokens or self.config.n_positions
-        if longest > self.config.n_positions:
-            raise errors.UserError(
-                f"context {longest} is longer than the model's n_positions "
-                f"{self.config.n_positions}"
-            )
+        longest = self._longest(sequence_tokens)
         source, tokenizer = _source(texts), data.Tokenizer.of(self.tokenizer)
         if classifier.per_token:
             examples = data.read_tagged(source, tokenizer, labels=classifier.labels)
@@ -230,6 +258,16 @@ class Model:
             batch_sequences=batch_sequences,
             progress=progress,
         )
+
+    def _longest(self, sequence_tokens: int | None) -> int:
+        """How many tokens of an example are read at most."""
+        longest = sequence_tokens or self.config.n_positions
+        if longest > self.config.n_positions:
+            raise errors.UserError(
+                f"context {longest} is longer than the model's n_positions "
+                f"{self.config.n_positions}"
+            )
+        return longest
 
     def _classifier(self) -> model.Classifier:
         """The model's one classifier."""
@@ -263,7 +301,7 @@ class Model:
         Raises:
           UserError: models that do not compute alike.
         """
-        _check_alike(self.config, self.folder, other.config, other.folder)
+        convert.check_alike(self.config, self.folder, other.config, other.folder)
         tokens, name = self._tokens(text, progress=progress)
         context = context or self.config.n_positions
         return evaluation.connect(
@@ -308,7 +346,7 @@ class Model:
           UserError: there is none, or it does not fit the model.
         """
         found = convert.load_adapter(convert.resolve_adapter(name), self.config)
-        return _with_tokenizer(found.config, found.merged(self.params), self.folder)
+        return with_tokenizer(found.config, found.merged(self.params), self.folder)
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes a Hugging Face folder that stock transformers loads."""
@@ -344,56 +382,15 @@ def load(
     """
     folder = convert.resolve(name)
     config, params = convert.load(folder, dtype=dtype)
-    loaded = _with_tokenizer(config, params, folder)
+    loaded = with_tokenizer(config, params, folder)
     return loaded if adapter is None else loaded.with_adapter(adapter)
 
 
-def _with_tokenizer(config: model.Config, params: Any, folder: pathlib.Path) -> Model:
+def with_tokenizer(config: model.Config, params: Any, folder: pathlib.Path) -> Model:
+    """Config and params with the tokenizer of a folder, checked to fit."""
     tokenizer = data.Tokenizer(folder)
     facts = tokenizer.facts(data.cache_folder(None))
     data.check_tokenizer(facts, config.vocab_size, str(folder))
     if any(each.pad_token_id is None for each in config.classifiers):
         config = config.with_padding(data.padding_id(facts, str(folder)))
     return Model(config, params, tokenizer.loaded, folder)
-
-
-def average(
-    models: Sequence[str | pathlib.Path],
-    weights: Sequence[float] | None = None,
-    *,
-    zeros: choices.Zeros = "all",
-) -> Model:
-    """The mean of models' weights, with the first one's config and tokenizer.
-
-    Arguments but `models` are those of `compression.average`.
-
-    Args:
-      models: as for `load`.
-
-    Raises:
-      UserError: models that do not compute alike, and what `load` raises.
-    """
-    folders = [convert.resolve(name) for name in models]
-    configs = [convert.read_config(folder) for folder in folders]
-    for folder, other in zip(folders, configs, strict=True):
-        _check_alike(configs[0], folders[0], other, folder)
-    loads = [functools.partial(_params, folder) for folder in folders]
-    params = compression.average(loads, weights, zeros=zeros)
-    return _with_tokenizer(configs[0], params, folders[0])
-
-
-def _params(folder: pathlib.Path) -> Any:
-    return convert.load(folder)[1]
-
-
-def _check_alike(
-    one: model.Config, first: pathlib.Path, two: model.Config, second: pathlib.Path
-) -> None:
-    """Raises a `UserError` naming a field unless two configs compute alike."""
-    for field in dataclasses.fields(model.Config):
-        own, other = (getattr(config, field.name) for config in (one, two))
-        if own != other and field.name not in _WITHOUT_EFFECT:
-            raise errors.UserError(
-                f"{second}: {field.name} is {other}, and {own} in {first}; only models "
-                "alike have something between them"
-            )

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 import gptjax
-from gptjax import assets, config
+from gptjax import assets, config, pairing
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.yaml"))
 COMPARISONS = [path for path in CONFIGS if path.stem.startswith("compare_")]
@@ -25,6 +25,23 @@ def shortened(folder, task="language"):
             "model": "packaged",
             "out": str(folder / "run"),
             "data.train": str(folder / "labelled.csv"),
+            "data.valid": None,
+            "data.cache_dir": str(folder / "cache"),
+            "training.steps": 2,
+            "optimizer.warmup_steps": 1,
+        }
+    if task == "instructions":
+        sources = {
+            style: config.Source(path=str(assets.text(f"{style}.valid")))
+            for style in ("shakespeare", "austen")
+        }
+        changes = config.Augmentation(operations={"deletion": 1.0})
+        made = folder / "pairs.jsonl"
+        pairing.write(sources, made, changes, words=20, count=40, plain=0.25, seed=0)
+        return {
+            "model": "packaged",
+            "out": str(folder / "run"),
+            "data.train": str(made),
             "data.valid": None,
             "data.cache_dir": str(folder / "cache"),
             "training.steps": 2,
@@ -57,6 +74,8 @@ def test_every_config_runs(path, tmp_path):
     overrides = shortened(tmp_path, settings.task.kind)
     for name in settings.auxiliary:
         overrides[f"auxiliary.{name}.data.sequence_tokens"] = 16
+    if path.stem == "instructions":
+        del overrides["data.train"]  # its examples ship
     if settings.pruning is None:
         run = gptjax.train(path, **overrides)
     else:

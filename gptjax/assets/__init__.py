@@ -17,6 +17,11 @@ def demo_config() -> pathlib.Path:
     return _FOLDER / "demo.yaml"
 
 
+def chat_template() -> pathlib.Path:
+    """The Jinja template of chats for tokenizers that have none."""
+    return _FOLDER / "chat_template.jinja"
+
+
 def shapes() -> dict[str, pathlib.Path]:
     """The config.json of well-known models, by their names, to plan for without them.
 
@@ -28,13 +33,14 @@ def shapes() -> dict[str, pathlib.Path]:
 
 
 def text(name: str) -> pathlib.Path:
-    """The packaged text file called `name`, e.g. `shakespeare.train`.
+    """The packaged file of texts called `name`, e.g. `shakespeare.train`.
 
     Raises:
       UserError: if there is none, naming those there are.
     """
-    path = _FOLDER / "texts" / f"{name}.txt"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt")))
+    paths = sorted((_FOLDER / "texts").glob("*.*"))
+    found = [path for path in paths if path.stem == name]
+    if not found:
+        known = ", ".join(path.stem for path in paths)
         raise errors.UserError(f"{name!r} is no packaged text; known: {known}")
-    return path
+    return found[0]

@@ -5,6 +5,7 @@ from gptjax.commands.converting import convert as convert
 from gptjax.commands.converting import merge as merge
 from gptjax.commands.noise import robustness as robustness
 from gptjax.commands.texts import augment as augment
+from gptjax.commands.texts import pairs as pairs
 from gptjax.commands.using import connect as connect
 from gptjax.commands.using import evaluate as evaluate
 from gptjax.commands.using import generate as generate

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gptjax import options
+from gptjax import errors, options
 
 
 def augment(
@@ -52,3 +52,74 @@ def augment(
         seed=seed,
     )
     print(f"{out}: {texts:,} texts, and {changed:,} changed copies of them")
+
+
+def pairs(
+    out: Annotated[
+        pathlib.Path, typer.Argument(metavar="OUT", help="The JSONL file to write.")
+    ],
+    text: Annotated[
+        list[str],
+        typer.Option(
+            metavar="STYLE=FILE",
+            help="A text and what its style is called; may be given several times.",
+        ),
+    ],
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Passages of each style. [default: all]")
+    ] = None,
+    words: Annotated[
+        int, typer.Option(min=5, help="Words in a passage, at most.")
+    ] = 40,
+    operation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=CHANCE",
+            help="What is done to the words; see `gptjax augment`. "
+            "[default: deletion=1 and shuffle=1]",
+        ),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(help="What fraction of words is deleted, swapped ...")
+    ] = 0.2,
+    synonyms: Annotated[
+        str | None, typer.Option(help="A file of synonyms, or `wordnet`.")
+    ] = None,
+    plain: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="What fraction of passages follows the style alone."
+        ),
+    ] = 0.25,
+    column: options.Column = "text",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Makes prompts with answers of plain texts, to learn their styles from.
+
+    The words of a passage, some of them lost and moved, are what a user says, and the
+    passage itself is the answer. `gptjax train configs/style.yaml` learns from them.
+    """
+    from gptjax import config as config_lib
+    from gptjax import pairing
+
+    sources = {}
+    for given in text:
+        style, equals, path = given.partition("=")
+        if not equals or style in sources:
+            raise errors.UserError(
+                f"--text: {given!r}; write STYLE=FILE, each style once"
+            )
+        sources[style] = config_lib.Source(path=path, column=column)
+    counts = pairing.write(
+        sources,
+        out,
+        config_lib.augmentation(
+            operation or ["deletion=1", "shuffle=1"], strength, synonyms
+        ),
+        words=words,
+        count=count,
+        plain=plain,
+        seed=seed,
+    )
+    told = ", ".join(f"{number:,} of {style}" for style, number in counts.items())
+    print(f"{out}: {told}")

@@ -19,6 +19,17 @@ def evaluate(
     batch: options.Batch = 8,
     column: options.Column = "text",
     label_column: options.LabelColumn = "label",
+    instructions: Annotated[
+        bool,
+        typer.Option(
+            "--instructions",
+            help="It is JSONL of prompts with answers, or chats.",
+        ),
+    ] = False,
+    style: Annotated[
+        str | None,
+        typer.Option(help="Of instructions: the style of all that name none."),
+    ] = None,
     out: Annotated[
         pathlib.Path | None,
         typer.Option(help="Of a classifier: a folder for the page and the picture."),
@@ -32,12 +43,28 @@ def evaluate(
 
     Of a classifier it tells accuracy, precision, recall and F1 of each label, and what
     is taken for what; `--context` is the most tokens that are read of a text.
+
+    With `--instructions` it tells the perplexity of answers alone, given their prompts;
+    `--context` is the most tokens of a prompt with its answer.
     """
-    from gptjax import api
+    from gptjax import api, data
     from gptjax import config as config_lib
 
     loaded = api.load(model)
     source = config_lib.Source(path=text, column=column, label_column=label_column)
+    if instructions:
+        if stride is not None or out is not None or loaded.config.classifiers:
+            raise errors.UserError(
+                "--instructions: goes neither with a classifier nor with --stride or "
+                "--out"
+            )
+        if style is not None:
+            data.check_style(style, "--style")
+            source = source.model_copy(update={"style": style})
+        _evaluate_instructions(loaded, source, context, batch, as_json)
+        return
+    if style is not None:
+        raise errors.UserError("--style: is of instructions; give --instructions too")
     if loaded.config.classifiers:
         if stride is not None:
             raise errors.UserError("--stride: a classifier reads whole texts")
@@ -72,6 +99,19 @@ def _evaluate_language(loaded, source, context, stride, batch, as_json) -> None:
             f"text       {source.path}: {result.total_bytes:,} bytes, "
             f"{result.bytes_per_token:.3f} bytes a token, "
             f"{result.bits_per_byte:.4f} bits a byte"
+        )
+
+
+def _evaluate_instructions(loaded, source, context, batch, as_json) -> None:
+    result = loaded.complete(
+        source, sequence_tokens=context, batch_sequences=batch, progress=not as_json
+    )
+    if as_json:
+        print(json.dumps(dataclasses.asdict(result) | result.to_json()))
+    else:
+        print(
+            f"perplexity {result.perplexity:.4f} ({result.loss:.5f} nats a token)\n"
+            f"protocol   {result.protocol()}"
         )
 
 
@@ -207,12 +247,21 @@ def generate(
         bool, typer.Option("--greedy", help="Always the likeliest token.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    style: Annotated[
+        str | None, typer.Option(help="One that the model has learnt: shakespeare.")
+    ] = None,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Answer the prompt, by the model's chat template."),
+    ] = False,
 ) -> None:
-    """Writes on from a prompt."""
+    """Writes on from a prompt, or answers it."""
     from gptjax import api
 
     written = api.load(model).generate(
         prompt,
+        style=style,
+        chat=chat,
         max_new_tokens=tokens,
         temperature=temperature,
         top_k=top_k,
@@ -220,4 +269,6 @@ def generate(
         greedy=greedy,
         seed=seed,
     )
-    print("\n---\n".join(p + text for p, text in zip(prompt, written, strict=True)))
+    if not chat:
+        written = [p + text for p, text in zip(prompt, written, strict=True)]
+    print("\n---\n".join(written))

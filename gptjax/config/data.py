@@ -7,6 +7,9 @@ import pydantic
 
 from gptjax.config.base import Fraction, NonNegative, Positive, Section
 
+STYLE = r"^[\w-]+( [\w-]+)*$"
+"""What a style may be called: words, since its code is one line of text."""
+
 
 class Source(Section):
     """Where texts come from; a plain string is its `path`."""
@@ -21,6 +24,8 @@ class Source(Section):
     """The column or key that holds the text; not used for plain text files."""
     label_column: str = "label"
     """The column or key that holds the label, where texts are classified."""
+    style: Annotated[str, pydantic.Field(pattern=STYLE)] | None = None
+    """With `task.kind: instructions`: the style of all records that name none."""
     split: str | None = None
     """Which split of a Hugging Face or TFDS data set, e.g. `train[:80%]`."""
     data_dir: str | None = None
@@ -79,15 +84,16 @@ class Data(Section):
     train: Source | None = None
     valid: Source | None = None
     valid_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
-    """Where texts are classified and `valid` is missing: how many of the training texts
-    validate instead, of every label the same fraction."""
+    """Where texts are classified, or instructions learnt, and `valid` is missing: how
+    many of the training texts validate instead, of every label the same fraction."""
     augmentation: Augmentation | None = None
     """Where texts are classified; validation texts stay as they are."""
     limit: Positive | None = None
-    """Where texts are classified: train on so many of them, drawn by the run's seed."""
+    """Where texts are classified, or instructions learnt: train on so many of them,
+    drawn by the run's seed."""
     sequence_tokens: Positive = 1024
-    """T: the length of a training sequence; of texts that are classified, the most
-    tokens that are read."""
+    """T: the length of a training sequence; of texts that are classified, and of
+    instructions with their answers, the most tokens that are read."""
     respect_documents: bool = False
     """Tokens see only their own document; positions start anew with each."""
     append_eos: bool = False

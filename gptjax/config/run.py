@@ -10,10 +10,26 @@ from gptjax.config.adversarial import Adversarial
 from gptjax.config.base import NonNegative, Section
 from gptjax.config.compare import Compare
 from gptjax.config.curve import Curve
-from gptjax.config.data import Data
+from gptjax.config.data import Data, Source
 from gptjax.config.distillation import Distillation
 from gptjax.config.pruning import Pruning
 from gptjax.config.task import MAIN, Auxiliary, Mixing, Task
+
+_WHOLE_TEXTS = ("respect_documents", "append_eos")
+_FOREIGN = {
+    "language": ("limit", "valid_fraction", "augmentation"),
+    "classification": _WHOLE_TEXTS,
+    "tagging": (*_WHOLE_TEXTS, "augmentation"),
+    "instructions": (*_WHOLE_TEXTS, "augmentation"),
+}
+"""The keys of `data` that mean nothing to a kind of task."""
+_FOREIGN_OF_SOURCES = {
+    "language": ("style",),
+    "classification": ("style",),
+    "tagging": ("style",),
+    "instructions": ("column", "label_column", "split", "data_dir"),
+}
+"""And those of `data.train` and `data.valid`."""
 
 
 class Run(Section):
@@ -95,7 +111,7 @@ class Run(Section):
         found = {MAIN: self.model_copy(update=alone)}
         for name, each in self.auxiliary.items():
             task = each.task
-            if task.kind != "language":
+            if task.has_classifier:
                 task = task.model_copy(update={"name": name})
             parts = {**alone, "task": task, "data": each.data}
             found[name] = self.model_copy(update=parts)
@@ -109,8 +125,9 @@ class Run(Section):
             raise ValueError("distillation: training.steps 0 learn from no teacher")
         if self.distillation.cache_top_k and self.task.kind != "language":
             raise ValueError(
-                "distillation.cache_top_k: keeps scores of tokens, and task.kind "
-                f"{self.task.kind} learns from those of labels; leave it out"
+                "distillation.cache_top_k: keeps scores of tokens in a text's "
+                f"order, in which task.kind {self.task.kind} does not read them; leave "
+                "it out"
             )
         is_dense = self.distillation.teacher == "dense"
         if is_dense and self.pruning is None and self.compare is None:
@@ -163,7 +180,7 @@ class Run(Section):
                 )
         if not self.training.steps:
             raise ValueError("adapter: training.steps 0 train none")
-        if self.optimizer.unfreeze_every_steps and self.task.kind == "language":
+        if self.optimizer.unfreeze_every_steps and not self.task.has_classifier:
             raise ValueError(
                 "optimizer.unfreeze_every_steps: at first only what comes after the "
                 "blocks learns, and there an adapter has nothing; leave it out"
@@ -275,19 +292,21 @@ def _check_task(task: Task, data: Data, *, where: str) -> None:
     Args:
       where: what stands before the keys.
     """
-    is_language = task.kind == "language"
-    foreign = {
-        "language": ("limit", "valid_fraction", "augmentation"),
-        "classification": ("respect_documents", "append_eos"),
-        "tagging": ("respect_documents", "append_eos", "augmentation"),
-    }[task.kind]
     defaults = {name: field.default for name, field in Data.model_fields.items()}
-    for name in foreign:
+    for name in _FOREIGN[task.kind]:
         if getattr(data, name) != defaults[name]:
             raise ValueError(
                 f"{where}data.{name}: task.kind {task.kind} has none; leave it out"
             )
-    if is_language or data.valid is None:
+    for split in ("train", "valid"):
+        source = getattr(data, split)
+        for name in _FOREIGN_OF_SOURCES[task.kind] if source is not None else ():
+            if getattr(source, name) != Source.model_fields[name].default:
+                raise ValueError(
+                    f"{where}data.{split}.{name}: task.kind {task.kind} has none; "
+                    "leave it out"
+                )
+    if task.kind == "language" or data.valid is None:
         return
     if data.valid_fraction != defaults["valid_fraction"]:
         raise ValueError(

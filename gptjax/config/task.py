@@ -10,15 +10,25 @@ from gptjax.config.data import Data
 MAIN = "main"
 """What a run's own task is called among several."""
 
+_CLASSIFIERS = ("classification", "tagging")
+_OWNERS = {
+    "name": _CLASSIFIERS,
+    "class_weights": _CLASSIFIERS,
+    "language_weight": _CLASSIFIERS,
+    "chat_template": ("instructions",),
+}
+"""Which kinds a key is of."""
+
 
 class Task(Section):
     """What a run trains for."""
 
-    kind: Literal["language", "classification", "tagging"] = "language"
+    kind: Literal["language", "classification", "tagging", "instructions"] = "language"
     """`language`: the next token. `classification`: the label of a text, by a linear
     layer on its last token, as Hugging Face's `GPT2ForSequenceClassification` has.
     `tagging`: the label of each word, by one on the word's last token, as its
-    `GPT2ForTokenClassification` has."""
+    `GPT2ForTokenClassification` has. `instructions`: what answers a prompt, or what the
+    assistant says in a chat."""
     name: Annotated[str, pydantic.Field(pattern=r"^\w+$")] = "label"
     """Of the classifier. A model that has one of this name goes on with it and with its
     labels; else a new one learns those of the training texts."""
@@ -28,6 +38,14 @@ class Task(Section):
     language_weight: Annotated[float, pydantic.Field(ge=0)] = 0.0
     """How much of the language-modelling loss of the same texts is added (GPT-1, 2018,
     takes 0.5)."""
+    chat_template: str | None = None
+    """Of instructions: a file with the Jinja template that writes chats, which the
+    export then has; None: the tokenizer's own, or gptjax's where it has none."""
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether it is the task of a classifier, and not of the scores of tokens."""
+        return self.kind in _CLASSIFIERS
 
     @pydantic.field_validator("class_weights", mode="before")
     @classmethod
@@ -39,10 +57,10 @@ class Task(Section):
 
     @pydantic.model_validator(mode="after")
     def _fits_its_kind(self):
-        for name in ("name", "class_weights", "language_weight"):
-            default = type(self).model_fields[name].default
-            if self.kind == "language" and getattr(self, name) != default:
-                raise ValueError(f"{name}: kind language has none; leave it out")
+        for name, field in type(self).model_fields.items():
+            owners = _OWNERS.get(name, (self.kind,))
+            if self.kind not in owners and getattr(self, name) != field.default:
+                raise ValueError(f"{name}: kind {self.kind} has none; leave it out")
         if isinstance(self.class_weights, dict) and not all(
             weight > 0 for weight in self.class_weights.values()
         ):

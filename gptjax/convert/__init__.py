@@ -2,6 +2,7 @@
 
 from gptjax.convert.adapters import load_adapter as load_adapter
 from gptjax.convert.adapters import save_adapter as save_adapter
+from gptjax.convert.alike import check_alike as check_alike
 from gptjax.convert.exporting import save as save
 from gptjax.convert.hf_config import read_config as read_config
 from gptjax.convert.identity import digest as digest

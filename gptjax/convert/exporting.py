@@ -28,6 +28,7 @@ def save(
     *,
     like: str | pathlib.Path | None = None,
     tokenizer: folders.Tokenizer | None = None,
+    chat_template: str | None = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Writes a folder that stock transformers loads, without custom code.
@@ -47,6 +48,8 @@ def save(
       like: the model folder whose tokenizer, generation_config.json and fields of
         config.json outside `model.Config` are kept.
       tokenizer: what is written in place of the one of `like`; None: that one.
+      chat_template: Jinja that the tokenizer gets in place of its own; None: it keeps
+        that.
       max_shard_bytes: a checkpoint larger than that is split into files of at most
         that many bytes of tensors; only a single larger tensor exceeds it.
 
@@ -79,7 +82,12 @@ def save(
                 _write_index(staging, shards)
             dtype = widest([entry.dtype for entry in entries])
             folders.write_sidecars(
-                staging, config, dtype=dtype, like=like, tokenizer=tokenizer
+                staging,
+                config,
+                dtype=dtype,
+                like=like,
+                tokenizer=tokenizer,
+                chat_template=chat_template,
             )
 
 

@@ -17,6 +17,7 @@ from gptjax import errors, model, sharding
 from gptjax.convert import hf_config
 
 GENERATION = "generation_config.json"
+TEMPLATE = "chat_template.jinja"
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -24,7 +25,7 @@ TOKENIZER = (
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    TEMPLATE,
     "tokenizer.model",
     "vocab.txt",
 )
@@ -116,6 +117,7 @@ def write_sidecars(
     dtype: Any,
     like: pathlib.Path | None,
     tokenizer: Tokenizer | None = None,
+    chat_template: str | None = None,
     is_native: bool = False,
 ) -> None:
     """config.json, generation_config.json and the tokenizer's files, if there are any.
@@ -124,6 +126,7 @@ def write_sidecars(
       dtype: of the weights.
       like: the model folder whose token ids, labels and tokenizer are kept.
       tokenizer: what is written with its token ids in place of those; None: those.
+      chat_template: as for `exporting.save`.
       is_native: whether it is a gptjax folder.
     """
     source = {}
@@ -150,7 +153,8 @@ def write_sidecars(
         hf_config.write_json(folder / GENERATION, generation)
     if tokenizer is not None:
         tokenizer.save(folder)
-        return
-    for name in TOKENIZER:
-        if like is not None and (like / name).is_file():
+    for name in TOKENIZER if tokenizer is None and like is not None else ():
+        if (like / name).is_file():
             shutil.copyfile(like / name, folder / name)
+    if chat_template is not None:
+        (folder / TEMPLATE).write_text(chat_template, encoding="utf-8", newline="\n")

@@ -44,6 +44,7 @@ def save_native(
     *,
     like: str | pathlib.Path | None = None,
     tokenizer: folders.Tokenizer | None = None,
+    chat_template: str | None = None,
 ) -> None:
     """Writes a gptjax folder; arguments and errors are those of `exporting.save`."""
     import orbax.checkpoint as ocp
@@ -63,6 +64,7 @@ def save_native(
                 dtype=dtype,
                 like=like,
                 tokenizer=tokenizer,
+                chat_template=chat_template,
                 is_native=True,
             )
 

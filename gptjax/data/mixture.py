@@ -7,6 +7,7 @@ import numpy as np
 
 from gptjax.data.batches import Batches, check_stream
 from gptjax.data.example_batches import ExampleBatches
+from gptjax.data.instruction_batches import InstructionBatches
 
 
 class Mixture(Iterator[dict[str, dict[str, np.ndarray]]]):
@@ -17,7 +18,7 @@ class Mixture(Iterator[dict[str, dict[str, np.ndarray]]]):
 
     def __init__(
         self,
-        streams: Mapping[str, Batches | ExampleBatches],
+        streams: Mapping[str, Batches | ExampleBatches | InstructionBatches],
         chances: Mapping[str, float],
         *,
         seed: int,

@@ -1,4 +1,4 @@
-"""How well a model predicts a text, or labels texts."""
+"""How well a model predicts a text, answers prompts, or labels texts."""
 
 from gptjax.evaluation.classification import Classification as Classification
 from gptjax.evaluation.classification import LabelScores as LabelScores
@@ -7,6 +7,8 @@ from gptjax.evaluation.classification import label_logits as label_logits
 from gptjax.evaluation.classification import label_scores as label_scores
 from gptjax.evaluation.classification import unit as unit
 from gptjax.evaluation.classification import weighted_scores as weighted_scores
+from gptjax.evaluation.completions import Completions as Completions
+from gptjax.evaluation.completions import complete as complete
 from gptjax.evaluation.connectivity import Connectivity as Connectivity
 from gptjax.evaluation.connectivity import check_alike as check_alike
 from gptjax.evaluation.connectivity import connect as connect
@@ -18,5 +20,5 @@ from gptjax.evaluation.robustness import Robustness as Robustness
 from gptjax.evaluation.robustness import Spread as Spread
 from gptjax.evaluation.several import Several as Several
 
-Result = Perplexity | Classification | Several
+Result = Perplexity | Completions | Classification | Several
 """All have `loss`, `figures()`, `protocol()` and `to_json()`."""

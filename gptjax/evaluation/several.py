@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptjax.evaluation.classification import Classification
+from gptjax.evaluation.completions import Completions
 from gptjax.evaluation.perplexity import Perplexity
 
 
@@ -12,8 +13,8 @@ from gptjax.evaluation.perplexity import Perplexity
 class Several:
     """The result of a main task, by which models are chosen, and those beside it."""
 
-    main: Perplexity | Classification
-    auxiliary: Mapping[str, Perplexity | Classification]
+    main: Perplexity | Completions | Classification
+    auxiliary: Mapping[str, Perplexity | Completions | Classification]
 
     @property
     def loss(self) -> float:

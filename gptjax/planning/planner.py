@@ -152,7 +152,7 @@ def plan(
       UserError: an unknown machine or model, no compiler, a config that does not work
         or is not planned.
     """
-    if settings.task.kind != "language":
+    if settings.task.has_classifier:
         raise errors.UserError(
             f"task.kind: {settings.task.kind}; only language modelling is planned, "
             "which takes as much and its loss on top"

@@ -93,6 +93,18 @@ LANGUAGE = LanguageModelling()
 
 
 @dataclasses.dataclass(frozen=True)
+class Answers(LanguageModelling):
+    """The same of answers alone: what else there is has the label -100."""
+
+    def is_read(self, config, part):
+        del config
+        return part["segments"] != data.PADDING
+
+
+ANSWERS = Answers()
+
+
+@dataclasses.dataclass(frozen=True)
 class Classification:
     """The mean cross-entropy of the classes of texts or words, in nats, weighted by
     class.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -161,8 +162,8 @@ class Prepared:
     @property
     def fits_one_folder(self) -> bool:
         """Whether a Hugging Face folder holds all heads of the model."""
-        kinds = [alone.task.kind for alone in self.settings.tasks().values()]
-        return kinds[1:] == ["language"] * (len(kinds) - 1)
+        _, *auxiliary = self.settings.tasks().values()
+        return not any(alone.task.has_classifier for alone in auxiliary)
 
     def export_adapter(self, folder: pathlib.Path, trained: Any) -> None:
         """Writes what an adapter's training has come to, as PEFT lays it out.
@@ -188,7 +189,7 @@ class Prepared:
     ) -> Iterator[tuple[pathlib.Path, str | None]]:
         """A folder for each head, and the head's name; None of a language model."""
         for task, alone in self.settings.tasks().items():
-            name = None if alone.task.kind == "language" else alone.task.name
+            name = alone.task.name if alone.task.has_classifier else None
             if task == config.MAIN:
                 yield folder, name
             elif name is not None:
@@ -198,10 +199,17 @@ class Prepared:
     def sidecars(self) -> dict[str, Any]:
         """What a model folder of this run is written with: keywords of `convert.save`.
 
-        The tokenizer is the source's, unless the config gives another.
+        The tokenizer is the source's, unless the config gives another; so is the chat
+        template, unless chats are written with one that the tokenizer lacks.
         """
         given = self.settings.tokenizer is not None
-        return {"like": self.source, "tokenizer": self.tokenizer if given else None}
+        read = [self.texts.train, *(own.train for own in self.texts.auxiliary.values())]
+        chats = [each for each in read if isinstance(each, data.Instructions)]
+        return {
+            "like": self.source,
+            "tokenizer": self.tokenizer if given else None,
+            "chat_template": next((each.chat_template for each in chats), None),
+        }
 
 
 def prepare(settings: config.Run) -> Prepared:
@@ -225,7 +233,7 @@ def prepare(settings: config.Run) -> Prepared:
     classifiers, texts = [], {}
     for name, alone in settings.tasks().items():
         texts[name] = _read(alone, model_config, tokenizer)
-        if alone.task.kind != "language":
+        if alone.task.has_classifier:
             classifiers.append(
                 model.Classifier(
                     name=alone.task.name,
@@ -255,7 +263,9 @@ def _read(
 ) -> tasks.Texts:
     """The texts of one task."""
     given = _reading(settings, model_config.vocab_size)
-    if settings.task.kind != "language":
+    if settings.task.kind == "instructions":
+        return tasks.Texts(*_read_instructions(settings, tokenizer))
+    if settings.task.has_classifier:
         known = heads.known_labels(
             model_config,
             settings.task.name,
@@ -272,7 +282,7 @@ def _read(
 def _check_head(settings: config.Run, model_config: model.Config) -> None:
     """Raises a `UserError` where a run needs scores of tokens and has none."""
     each = [alone.task for alone in settings.tasks().values()]
-    are_language = [task.kind == "language" for task in each]
+    are_language = [not task.has_classifier for task in each]
     needs = (
         any(are_language)
         or any(task.language_weight for task in each)
@@ -327,4 +337,40 @@ def _read_examples(
         valid = read(settings.data.valid, train.labels)
     if settings.data.limit is not None:
         train = data.limit(train, settings.data.limit, seed=settings.seed)
+    return train, valid
+
+
+def _read_instructions(
+    settings: config.Run, tokenizer: data.Tokenizer
+) -> tuple[data.Instructions, data.Instructions]:
+    """Instructions to train and to validate on, none longer than a sequence."""
+    eos_id = tokenizer.facts(data.cache_folder(settings.data.cache_dir)).eos_id
+
+    def read(source):
+        found = data.read_instructions(
+            source,
+            tokenizer,
+            chat_template=settings.task.chat_template,
+            eos_id=eos_id,
+        ).cut_to(settings.data.sequence_tokens)
+        if (found.cut or found.left_out) and jax.process_index() == 0:
+            print(
+                f"{found.name}: of {len(found) + found.left_out:,} examples "
+                f"{found.cut:,} lose their end, and {found.left_out:,} are left out, "
+                "whose prompt alone is as long as data.sequence_tokens "
+                f"{settings.data.sequence_tokens}",
+                file=sys.stderr,
+                flush=True,
+            )
+        return found
+
+    train = read(settings.data.train)
+    if settings.data.valid is None:
+        train, valid = data.divide_instructions(
+            train, settings.data.valid_fraction, seed=settings.seed
+        )
+    else:
+        valid = read(settings.data.valid)
+    if settings.data.limit is not None:
+        train = data.limit_instructions(train, settings.data.limit, seed=settings.seed)
     return train, valid

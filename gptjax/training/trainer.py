@@ -44,7 +44,7 @@ class Trainer:
         """Prepares, without compiling yet.
 
         Args:
-          texts: labelled ones where the config's task says so.
+          texts: labelled ones, or instructions, where the config's task says so.
           schedule_steps: the length of the learning-rate schedule.
         """
         self.settings, self.mesh = settings, mesh
@@ -226,7 +226,9 @@ class Trainer:
         """How good params are, by the validation data and protocol of the config."""
         return self.task.evaluate(params)
 
-    def batches(self, stream: int) -> data.Batches | data.ExampleBatches | data.Mixture:
+    def batches(
+        self, stream: int
+    ) -> data.Batches | data.ExampleBatches | data.InstructionBatches | data.Mixture:
         """The endless batches of a stream, this process's share of each."""
         # A seed that two streams share by chance would repeat a round's batches.
         mixed = np.random.SeedSequence([self.settings.seed, stream])

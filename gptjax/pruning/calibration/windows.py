@@ -8,7 +8,7 @@ from gptjax import config, data, errors, training
 def sequences(prepared: training.Prepared) -> np.ndarray:
     """The calibration sequences of a run, (N, T) int32; see `cut`."""
     settings, text = prepared.settings, prepared.texts.train
-    if isinstance(text, data.Examples):
+    if isinstance(text, data.Examples | data.Instructions):
         text = text.joined
     if settings.calibration.text is not None:
         text = prepared.read(settings.calibration.text)

@@ -40,12 +40,12 @@ def run(
         raise errors.UserError(
             "pruning: a comparison takes it from its methods; leave it out"
         )
-    if settings.task.kind != "language":
+    if settings.task.has_classifier:
         raise errors.UserError(
             f"task.kind: {settings.task.kind}; rows are compared by perplexity, which "
-            "only language has"
+            "labels do not have"
         )
-    if settings.data.valid is None:
+    if not settings.is_measured:
         raise errors.UserError("data.valid: missing; rows are compared by perplexity")
     planned = jobs_lib.planned(settings)
     with training.run_folder(settings) as folder:

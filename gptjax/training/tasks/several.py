@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from gptjax import config, data, errors, evaluation, model
 from gptjax.training import objectives
 from gptjax.training.tasks.classification import Classification
+from gptjax.training.tasks.instructions import Instructions
 from gptjax.training.tasks.language import Language
 from gptjax.training.tasks.texts import Texts
 
@@ -15,6 +16,7 @@ _KINDS = {
     "language": Language,
     "classification": Classification,
     "tagging": Classification,
+    "instructions": Instructions,
 }
 
 
@@ -93,7 +95,7 @@ class Several:
 
 def make(
     settings: config.Run, model_config: model.Config, mesh: Mesh, texts: Texts
-) -> Language | Classification | Several:
+) -> Language | Classification | Instructions | Several:
     """The task of a run, or its several tasks.
 
     Raises:
@@ -111,7 +113,7 @@ def _one(
     texts: Texts,
     *,
     where: str,
-) -> Language | Classification:
+) -> Language | Classification | Instructions:
     tokens = settings.data.sequence_tokens
     if tokens > model_config.n_positions:
         raise errors.UserError(

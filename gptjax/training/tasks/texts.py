@@ -10,7 +10,7 @@ from gptjax import data
 class Texts:
     """Of a task, or of several."""
 
-    train: data.Tokens | data.Examples
-    valid: data.Tokens | data.Examples | None
+    train: data.Tokens | data.Examples | data.Instructions
+    valid: data.Tokens | data.Examples | data.Instructions | None
     auxiliary: Mapping[str, "Texts"] = dataclasses.field(default_factory=dict)
     """Those of the auxiliary tasks; the fields above are the main one's."""
