@@ -32,13 +32,13 @@ class Run:
 
     @functools.cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`: loss, learning rate, validation perplexity."""
+        """The lines of `metrics.jsonl`: loss, learning rate, validation figures."""
         lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
-        """Perplexity before and after; for a pruning run, its savings and samples."""
+        """Results before and after; for a pruning run, its savings and samples."""
         return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
 
     @functools.cached_property

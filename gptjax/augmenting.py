@@ -24,8 +24,13 @@ def write(
       How many texts there were, and how many copies were written.
 
     Raises:
-      UserError: what `data.read_labelled` raises, or a file that cannot be written.
+      UserError: what `data.read_labelled` raises, or a file that cannot be written,
+        or is the source.
     """
+    if out.exists() and out.samefile(source.path):
+        raise errors.UserError(
+            f"{out}: is the source itself, which would be lost; name another file"
+        )
     change = data.Augmentation(settings)
     texts = changed = 0
     beside = out.with_name(out.name + ".part")

@@ -24,7 +24,7 @@ _FOREIGN = {
 }
 """The keys of `data` that mean nothing to a kind of task."""
 _FOREIGN_OF_SOURCES = {
-    "language": ("style",),
+    "language": ("style", "label_column"),
     "classification": ("style",),
     "tagging": ("style",),
     "instructions": ("column", "label_column", "split", "data_dir"),

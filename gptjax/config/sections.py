@@ -109,7 +109,7 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """The protocol of every perplexity."""
+    """The protocol of every perplexity; of other tasks, `batch_sequences` alone."""
 
     context_tokens: Positive | None = None
     """The window; None: the model's n_positions."""

@@ -13,7 +13,7 @@ character.
 import json
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -41,11 +41,13 @@ class Augmentation:
         """
         self._settings = settings
         self._known: Mapping[str, Sequence[str]] = {}
+        self._longest = 1
         self._synonyms: Synonyms = lambda word: ()
         if settings.synonyms == "wordnet":
             self._synonyms = _wordnet()
         elif settings.synonyms is not None:
             self._known = read_synonyms(pathlib.Path(settings.synonyms))
+            self._longest = max(map(len, self._known), default=1)
             self._synonyms = lambda word: self._known.get(word.lower(), ())
 
     def __call__(self, text: str, rng: np.random.Generator) -> str:
@@ -59,7 +61,7 @@ class Augmentation:
     def _apply(self, name: str, text: str, rng: np.random.Generator) -> str:
         if name == "sentences":
             return _swap_sentences(text, rng)
-        words = split(text, self._known)
+        words = split(text, self._known, longest=self._longest)
         if name == "duplication":
             gap = "" if _is_ideographic(text) else " "
             return text + gap + text if len(words) < _SHORT_WORDS else text
@@ -140,9 +142,13 @@ def _swap_sentences(text: str, rng: np.random.Generator) -> str:
     return "".join(parts)
 
 
-def split(text: str, known: Mapping[str, Sequence[str]]) -> Words:
-    """The words of a text, and the gaps after them; joined, they are the text."""
-    longest = max(map(len, known), default=1)
+def split(text: str, known: Container[str] = (), *, longest: int = 1) -> Words:
+    """The words of a text, and the gaps after them; joined, they are the text.
+
+    Args:
+      known: words that may have several ideographs.
+      longest: how many, at most.
+    """
     words: Words = []
     for run in re.finditer(rf"[{_IDEOGRAPH}]+|[^\s{_IDEOGRAPH}]+|\s+", text):
         piece = run[0]

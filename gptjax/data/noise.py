@@ -39,7 +39,7 @@ def noised(text: str, noise: str, *, rate: float, rng: np.random.Generator) -> s
         letter for typos, of those that change their place for swaps; 0 to 1.
     """
     check_noise([noise], [rate])
-    words = augmentation.split(text, {})
+    words = augmentation.split(text)
     # Of the spaces before the first word no noise makes a word.
     start = words.pop(0)[1] if words and not words[0][0] else ""
     if not words:

@@ -16,7 +16,7 @@ _POINTS = 11
 
 
 def run(context: Context, this: Round, kind: str, *, zips: bool) -> dict[str, Any]:
-    """Trains a control of a finished round; its perplexity, and zipped bytes if asked.
+    """Trains a control of a finished round; its result, and zipped bytes if asked.
 
     `random` and `shuffle` prune as many weights of each layer as the round, others of
     them; `reinit` keeps the mask and starts from freshly initialised weights. All three

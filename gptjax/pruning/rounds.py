@@ -127,7 +127,7 @@ def _run_round(
 def _train_round(
     context: Context, this: plan.Round, *, zips: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Trains a round and exports its model; its sizes and its perplexity."""
+    """Trains a round and exports its model; its sizes and its result."""
     trainer = context.trainer
     folder = context.round_folder(this.number)
     snapshot = updates = None

@@ -63,7 +63,7 @@ def fit(
     *,
     load_params: Callable[[], Any],
     weight_masks: masks.Masks,
-) -> tuple[TrainState, evaluation.Perplexity | None]:
+) -> tuple[TrainState, evaluation.Result | None]:
     """Trains a phase to its end, from its newest checkpoint if there is one.
 
     Args:
@@ -72,8 +72,8 @@ def fit(
         them packed.
 
     Returns:
-      The last state (with early stopping, the best one), and its perplexity on the
-      validation text, if there is one. `Trainer.whole` makes a model of its params.
+      The last state (with early stopping, the best one), and its result on the
+      validation texts, if there are some. `Trainer.whole` makes a model of its params.
 
     Raises:
       UserError: the loss or a gradient is not finite.
@@ -108,7 +108,7 @@ class _Fit:
         self.step = int(self.state.step)
         trainer.log.resume(phase.name, self.step - (latest is None))
         self.pending: tuple[int, Batch, dict[str, jax.Array]] | None = None
-        self.result: tuple[int, evaluation.Perplexity] | None = None
+        self.result: tuple[int, evaluation.Result] | None = None
         self.change: dict[str, float] = {}
         self.values: dict[str, float] = {}
         self.profiler = profiling.Profiler(
@@ -132,7 +132,7 @@ class _Fit:
         self.batches.set_state(self.remembered.data)
         return restored
 
-    def run(self) -> tuple[TrainState, evaluation.Perplexity | None]:
+    def run(self) -> tuple[TrainState, evaluation.Result | None]:
         phase, trainer = self.phase, self.trainer
         self.progress = logs.Progress(
             phase.name, start=self.step, end=phase.end, is_main=trainer.is_main

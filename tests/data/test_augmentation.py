@@ -114,7 +114,7 @@ def test_probabilities_are_those_given():
 
 def test_gaps_between_words_are_kept():
     text = "  two  spaces,\nand a line "
-    words = augmentation.split(text, {})
+    words = augmentation.split(text)
     assert "".join(word + gap for word, gap in words) == text
 
 
@@ -250,6 +250,16 @@ def test_an_operation_that_is_none_is_refused(tmp_path, capsys, arguments, wante
     assert wanted in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_source_is_not_written_over(tmp_path, capsys):
+    """Its texts would be gone, and only the changed ones left."""
+    source = tmp_path / "in.csv"
+    source.write_text("label,text\na,b c\n")
+    code = cli.main(["augment", str(source), str(source), "--operation", "swap=1"])
+    assert code == 1
+    assert "is the source itself" in capsys.readouterr().err
+    assert source.read_text() == "label,text\na,b c\n"
 
 
 def test_wordnet_is_read_by_the_thread_that_makes_batches(tmp_path):

@@ -295,6 +295,14 @@ def test_without_validation_texts_a_fraction_is_taken(settings, tmp_path):
             "data.limit",
         ),
         ({"task.kind": "language"}, "name: kind language has none"),
+        (
+            {
+                "task.kind": "language",
+                "task.name": "label",
+                "data.train": {"path": "x.txt", "label_column": "mood"},
+            },
+            r"data\.train\.label_column: task\.kind language has none",
+        ),
         ({"data.respect_documents": True}, "data.respect_documents"),
         ({"task.class_weights": {"glad": -1.0, "sad": 1.0}}, "must be positive"),
         ({"evaluation.sample_prompt": "x"}, "sample_prompt: is of task.kind language"),
