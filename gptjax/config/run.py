@@ -153,8 +153,8 @@ class Run(Section):
             return self
         if self.task.kind not in ("classification", "tagging"):
             raise ValueError(
-                f"curve: task.kind {self.task.kind} has no data.limit, which it "
-                "varies; it is of classification and tagging"
+                "curve: is of task.kind classification and tagging, not "
+                f"{self.task.kind}"
             )
         for name in ("pruning", "compare"):
             if getattr(self, name) is not None:

@@ -46,15 +46,16 @@ def learning_curve(
     if settings.curve is None:
         raise errors.UserError("curve: missing; give sizes, or `curve: {}` for all")
     with run_folder(settings) as folder:
-        rows: list[dict[str, Any]] = []
         planned = list(jobs(settings, _count(settings)))
+        results = {job.name: _finished(job) for job in planned}
         for place, job in enumerate(planned, 1):
-            result = _finished(job)
-            if result is None:
+            if results[job.name] is None:
                 _say(f"{place}/{len(planned)} {job.name}")
-                result = run_lib.train(job.settings).summary["end"]
-            rows.append({**job.row, **{key: result[key] for key in _MEASURED}})
+                results[job.name] = run_lib.train(job.settings).summary["end"]
+            elif job is not planned[-1]:
+                continue  # the table is drawn once, with all that are done
             if jax.process_index() == 0:
+                rows = [row for job in planned for row in _rows(job, results[job.name])]
                 files.write_json(folder / "curve.json", {"rows": rows})
                 after_run(folder)
         sharding.sync("curve")
@@ -68,7 +69,7 @@ def jobs(settings: config.Run, count: int) -> Iterator[Job]:
       count: how many texts `all` are.
 
     Raises:
-      UserError: more texts than there are.
+      UserError: more texts than there are, or `all` of them twice.
     """
     assert settings.curve is not None
     wanted = {size: count if size == "all" else size for size in settings.curve.sizes}
@@ -76,6 +77,11 @@ def jobs(settings: config.Run, count: int) -> Iterator[Job]:
         if texts > count:
             raise errors.UserError(
                 f"curve.sizes: {size} texts; {settings.data.train.name} has {count:,}"
+            )
+        if size != "all" and texts == count and "all" in wanted:
+            raise errors.UserError(
+                f"curve.sizes: {size} texts are all of {settings.data.train.name}; leave "
+                "one of the two out"
             )
     kinds = {"plain": None}
     if settings.data.augmentation is not None:
@@ -105,6 +111,13 @@ def _count(settings: config.Run) -> int:
     train = prepare(settings).texts.train
     assert isinstance(train, data.Examples)
     return len(train)
+
+
+def _rows(job: Job, result: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The row of a run, if it is done."""
+    if result is None:
+        return []
+    return [{**job.row, **{key: result[key] for key in _MEASURED}}]
 
 
 def _finished(job: Job) -> dict[str, Any] | None:

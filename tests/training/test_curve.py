@@ -113,6 +113,7 @@ def test_the_page_has_mean_and_spread(tmp_path):
         ({"curve.sizes": [5, 5]}, "none of them twice"),
         ({"curve.sizes": ["most"]}, r"curve\.sizes"),
         ({"curve.sizes": [16, 97]}, r"curve\.sizes: 97 texts; train\.csv has 96"),
+        ({"curve.sizes": [96, "all"]}, "96 texts are all of train"),
         ({"pruning.sparsities": [0.5]}, "curve: does not go with pruning"),
     ],
 )
@@ -127,5 +128,5 @@ def test_a_config_without_a_curve_is_refused(tmp_path):
 
 
 def test_a_curve_of_a_language_model_is_refused(tiny_settings, tmp_path):
-    with pytest.raises(errors.UserError, match=r"task\.kind language has no data"):
+    with pytest.raises(errors.UserError, match="tagging, not language"):
         tiny_settings(tmp_path, **{"curve.seeds": [0]})
