@@ -80,8 +80,8 @@ def jobs(settings: config.Run, count: int) -> Iterator[Job]:
             )
         if size != "all" and texts == count and "all" in wanted:
             raise errors.UserError(
-                f"curve.sizes: {size} texts are all of {settings.data.train.name}; leave "
-                "one of the two out"
+                f"curve.sizes: {size} texts are all of {settings.data.train.name}; "
+                "leave one of the two out"
             )
     kinds = {"plain": None}
     if settings.data.augmentation is not None:
