@@ -15,10 +15,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Comparison": "gptjax.api",
     "Model": "gptjax.models",
-    "Prediction": "gptjax.models",
+    "Prediction": "gptjax.labelling",
     "Run": "gptjax.api",
     "UserError": "gptjax.errors",
-    "average": "gptjax.models",
+    "average": "gptjax.averaged",
     "compare": "gptjax.api",
     "curve": "gptjax.api",
     "load": "gptjax.models",

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from gptjax import config, data, errors
+from gptjax import config, data, errors, files
 
 
 def write(
@@ -25,33 +25,27 @@ def write(
 
     Raises:
       UserError: what `data.read_labelled` raises, or a file that cannot be written,
-        or is the source.
+        is no CSV file, or is the source.
     """
-    if out.exists() and out.samefile(source.path):
-        raise errors.UserError(
-            f"{out}: is the source itself, which would be lost; name another file"
-        )
+    if out.suffix.lower() != ".csv":
+        raise errors.UserError(f"{out}: CSV is what is written; name a .csv file")
     change = data.Augmentation(settings)
     texts = changed = 0
-    beside = out.with_name(out.name + ".part")
-    try:
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow([source.label_column, source.column])
-            for place, document in enumerate(data.read_labelled(source)):
-                rows.writerow([document.label, document.text])
-                texts += 1
-                seen = {document.text}
-                for copy in range(copies):
-                    rng = np.random.default_rng([seed, place, copy])
-                    text = change(document.text, rng)
-                    if text not in seen:
-                        rows.writerow([document.label, text])
-                        seen.add(text)
-                        changed += 1
-        beside.replace(out)
-    except OSError as error:
-        raise errors.UserError(f"{out}: cannot be written: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with (
+        files.derived(out, [source.path]) as beside,
+        beside.open("w", newline="", encoding="utf-8") as file,
+    ):
+        rows = csv.writer(file)
+        rows.writerow([source.label_column, source.column])
+        for place, document in enumerate(data.read_labelled(source)):
+            rows.writerow([document.label, document.text])
+            texts += 1
+            seen = {document.text}
+            for copy in range(copies):
+                rng = np.random.default_rng([seed, place, copy])
+                text = change(document.text, rng)
+                if text not in seen:
+                    rows.writerow([document.label, text])
+                    seen.add(text)
+                    changed += 1
     return texts, changed

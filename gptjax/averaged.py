@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from gptjax import choices, compression, convert
+from gptjax import choices, compression, convert, data
 from gptjax import models as models_lib
 
 
@@ -23,10 +23,12 @@ def average(
       models: as for `load`.
 
     Raises:
-      UserError: models that do not compute alike, and what `load` raises.
+      UserError: models that do not compute alike or read texts alike, and what `load`
+        raises.
     """
     folders = [convert.resolve(name) for name in models]
     configs = [convert.read_config(folder) for folder in folders]
+    data.check_same_tokenizer(folders, data.cache_folder(None))
     for folder, other in zip(folders, configs, strict=True):
         convert.check_alike(configs[0], folders[0], other, folder)
     loads = [functools.partial(_params, folder) for folder in folders]

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from gptjax import commands, errors, options
+from gptjax import commands, errors, files, options
 
 app = typer.Typer(
     name="gptjax",
@@ -127,6 +127,8 @@ def plan(
     from gptjax import config as config_lib
     from gptjax import planning
 
+    if out is not None:
+        files.make_folder(out)
     planned = planning.plan(
         config_lib.load(config, overrides or ()),
         topology,

@@ -8,23 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gptjax import config as config_lib
-from gptjax import convert, data, errors, evaluation, generation, model
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What a classifier makes of a text.
-
-    Attributes:
-      label: the likeliest.
-      probabilities: of each label; together 1.
-    """
-
-    label: str
-    probabilities: dict[str, float]
+from gptjax import convert, data, errors, evaluation, generation, labelling, model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +55,17 @@ class Model:
           chat: prompts are what a user says, or whole chats so far, and the model
             answers, by the tokenizer's chat template.
         """
-        tokenizer = data.Tokenizer.of(self.tokenizer)
         encode = self.tokenizer.encode
         if style is not None or chat:
             encode = functools.partial(
-                data.prompt_ids, tokenizer=tokenizer, style=style, is_chat=chat
+                data.prompt_ids,
+                tokenizer=self._own_tokenizer,
+                style=style,
+                is_chat=chat,
             )
+        for number, prompt in enumerate(_listed(prompts), 1):
+            if isinstance(prompt, str):
+                data.utf8_bytes(prompt, f"prompt {number}")
         eos_id = self.tokenizer.eos_token_id
         written = generation.generate(
             self.config,
@@ -140,8 +131,8 @@ class Model:
         """
         longest = self._longest(sequence_tokens)
         found = data.read_instructions(
-            _source(instructions),
-            data.Tokenizer.of(self.tokenizer),
+            as_source(instructions),
+            self._own_tokenizer,
             chat_template=None,
             eos_id=self.tokenizer.eos_token_id,
         )
@@ -154,43 +145,59 @@ class Model:
             progress=progress,
         )
 
+    def classifier(self, task: str | None = None) -> model.Classifier:
+        """The classifier of a task, or the only one; see `labelling.classifier`."""
+        return labelling.classifier(self.config, self.folder, task)
+
     def predict(
-        self, texts: Sequence[str], *, batch_sequences: int = 8
-    ) -> list[Prediction]:
+        self, texts: Sequence[str], *, task: str | None = None, batch_sequences: int = 8
+    ) -> list[labelling.Prediction]:
         """The label of each text, by the model's classifier.
 
         Texts longer than the model's n_positions are cut.
 
+        Args:
+          task: whose classifier, where the model has several.
+
         Raises:
           UserError: the model is no classifier; an empty text.
         """
-        classifier = self._classifier()
+        classifier = self.classifier(task)
         if classifier.per_token:
             raise errors.UserError(f"{self.folder}: labels words, not texts; use tag")
         examples = data.tokenize_texts(
-            texts, data.Tokenizer.of(self.tokenizer), labels=classifier.labels
+            _listed(texts), self._own_tokenizer, labels=classifier.labels
         )
         return self._predictions(examples, classifier, batch_sequences)
 
     def tag(
-        self, texts: Sequence[str | Sequence[str]], *, batch_sequences: int = 8
-    ) -> list[list[tuple[str, Prediction]]]:
+        self,
+        texts: Sequence[str | Sequence[str]],
+        *,
+        task: str | None = None,
+        batch_sequences: int = 8,
+    ) -> list[list[tuple[str, labelling.Prediction]]]:
         """The words of each text with their labels, by the model's classifier of words.
 
         Words that end beyond the model's n_positions are left out.
 
         Args:
           texts: of words between spaces, or lists of words.
+          task: whose classifier, where the model has several.
 
         Raises:
           UserError: the model has no such classifier; an empty text.
         """
-        classifier = self._classifier()
+        classifier = self.classifier(task)
         if not classifier.per_token:
-            raise errors.UserError(f"{self.folder}: labels texts, not words")
-        words = [text.split() if isinstance(text, str) else text for text in texts]
+            raise errors.UserError(
+                f"{self.folder}: labels texts, not words; use predict"
+            )
+        words = [
+            text.split() if isinstance(text, str) else text for text in _listed(texts)
+        ]
         examples = data.tokenize_words(
-            words, data.Tokenizer.of(self.tokenizer), labels=classifier.labels
+            words, self._own_tokenizer, labels=classifier.labels
         )
         found = iter(self._predictions(examples, classifier, batch_sequences))
         read = [
@@ -201,31 +208,16 @@ class Model:
 
     def _predictions(
         self, examples: data.Examples, classifier: model.Classifier, batch: int
-    ) -> list[Prediction]:
-        """Of all texts, or of all their words."""
-        logits_MN = evaluation.label_logits(
-            self.config,
-            self.params,
-            examples,
-            classifier=classifier.name,
-            sequence_tokens=self.config.n_positions,
-            batch_sequences=batch,
+    ) -> list[labelling.Prediction]:
+        return labelling.predictions(
+            self.config, self.params, examples, classifier, batch_sequences=batch
         )
-        chances_MN = np.exp(logits_MN - np.logaddexp.reduce(logits_MN, -1)[:, None])
-        return [
-            Prediction(
-                label=classifier.labels[chances_N.argmax()],
-                probabilities=dict(
-                    zip(classifier.labels, chances_N.tolist(), strict=True)
-                ),
-            )
-            for chances_N in chances_MN
-        ]
 
     def classify(
         self,
         texts: str | pathlib.Path | config_lib.Source,
         *,
+        task: str | None = None,
         sequence_tokens: int | None = None,
         batch_sequences: int = 8,
         progress: bool = False,
@@ -234,15 +226,16 @@ class Model:
 
         Args:
           texts: a CSV or JSONL file, or any other source with labels.
+          task: whose classifier, where the model has several.
           sequence_tokens: the most tokens of a text; None: n_positions.
 
         Raises:
           UserError: the model is no classifier; a label that it does not know, a
             missing column, an empty text.
         """
-        classifier = self._classifier()
+        classifier = self.classifier(task)
         longest = self._longest(sequence_tokens)
-        source, tokenizer = _source(texts), data.Tokenizer.of(self.tokenizer)
+        source, tokenizer = as_source(texts), self._own_tokenizer
         if classifier.per_token:
             examples = data.read_tagged(source, tokenizer, labels=classifier.labels)
         else:
@@ -269,16 +262,6 @@ class Model:
             )
         return longest
 
-    def _classifier(self) -> model.Classifier:
-        """The model's one classifier."""
-        if len(self.config.classifiers) != 1:
-            names = ", ".join(each.name for each in self.config.classifiers)
-            raise errors.UserError(
-                f"{self.folder}: one classifier is wanted, and the model has "
-                + (names or "none")
-            )
-        return self.config.classifiers[0]
-
     def connect(
         self,
         other: "Model",
@@ -299,8 +282,15 @@ class Model:
           context, stride: as for `perplexity`.
 
         Raises:
-          UserError: models that do not compute alike.
+          UserError: models that do not compute alike, or read texts alike; classifiers,
+            whose loss is not that of a text's tokens.
         """
+        if self.config.classifiers:
+            raise errors.UserError(
+                f"{self.folder}: a classifier; only language models are connected"
+            )
+        folders = [self.folder, other.folder]
+        data.check_same_tokenizer(folders, data.cache_folder(None))
         convert.check_alike(self.config, self.folder, other.config, other.folder)
         tokens, name = self._tokens(text, progress=progress)
         context = context or self.config.n_positions
@@ -316,14 +306,16 @@ class Model:
             text=name,
         )
 
+    @property
+    def _own_tokenizer(self) -> data.Tokenizer:
+        return data.Tokenizer.of(self.tokenizer)
+
     def _tokens(
         self, text: str | pathlib.Path | config_lib.Source, *, progress: bool
     ) -> tuple[data.Tokens, str]:
         """A text's tokens, and what it is called."""
-        text = _source(text)
-        tokens = data.tokenize(
-            text, data.Tokenizer.of(self.tokenizer), **self._reading(progress)
-        )
+        text = as_source(text)
+        tokens = data.tokenize(text, self._own_tokenizer, **self._reading(progress))
         return tokens, text.name
 
     def _reading(self, progress: bool) -> dict[str, Any]:
@@ -353,7 +345,15 @@ class Model:
         convert.save(pathlib.Path(folder), self.config, self.params, like=self.folder)
 
 
-def _source(text: str | pathlib.Path | config_lib.Source) -> config_lib.Source:
+def _listed(texts: Sequence[Any]) -> Sequence[Any]:
+    """Several texts, and not one, whose letters would be taken for texts."""
+    if isinstance(texts, str):
+        raise errors.UserError(f"{texts[:40]!r} is one text; give a list of texts")
+    return texts
+
+
+def as_source(text: str | pathlib.Path | config_lib.Source) -> config_lib.Source:
+    """A file's path as a source; a source as it is."""
     return (
         text
         if isinstance(text, config_lib.Source)

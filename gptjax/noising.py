@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gptjax import config as config_lib
-from gptjax import convert, data, errors, evaluation, models
+from gptjax import convert, data, errors, evaluation, labelling, models
 from gptjax.evaluation import bars
 
 RATES = (0.05, 0.1, 0.2)
@@ -19,6 +19,7 @@ def robustness(
     names: Sequence[str | pathlib.Path],
     text: str | pathlib.Path | config_lib.Source,
     *,
+    task: str | None = None,
     noises: Sequence[str] = data.NOISES,
     rates: Sequence[float] = RATES,
     seed: int = 0,
@@ -37,6 +38,7 @@ def robustness(
     Args:
       names: models as `load` takes them; the others are held against the first.
       text: a file, or any other source; for classifiers, with labels.
+      task: whose classifier, where the models have several.
       noises: of `typos`, `swaps` and `drops`; see `data.noised`.
       rates: fractions of words that noise touches; 0, the clean text, is always
         measured.
@@ -48,6 +50,9 @@ def robustness(
       UserError: unknown noise, a rate that is none, models of several kinds, labels of
         words, and what `Model.perplexity` and `Model.classify` raise.
     """
+    for given, name in ((names, "models"), (noises, "noises")):
+        if isinstance(given, str):
+            raise errors.UserError(f"{name}: {given!r} is one; give a list")
     names, rates = [str(name) for name in names], sorted({*rates} - {0})
     noises = tuple(dict.fromkeys(noises))
     data.check_noise(noises, rates)
@@ -55,23 +60,19 @@ def robustness(
         raise errors.UserError(
             f"seed {seed}, seeds {seeds}: the first is 0 or more, of 1 or more"
         )
-    is_labelled, longest = _agreed(names)
+    is_labelled, longest = _agreed(names, task)
     if context is not None and context > longest:
         raise errors.UserError(
             f"context {context} is longer than the models' smallest n_positions "
             f"{longest}"
         )
-    source = (
-        text
-        if isinstance(text, config_lib.Source)
-        else config_lib.Source(path=str(text))
-    )
+    source = models.as_source(text)
     texts = [
         ("".join(each.text), each.label)
         for each in data.open_corpus(source, labelled=is_labelled).read()
     ]
     drawn = tuple(range(seed, seed + seeds))
-    how = {"context": context or longest, "batch": batch_sequences}
+    how = {"task": task, "context": context or longest, "batch": batch_sequences}
     cells = list(itertools.product(noises, rates, drawn))
     clean: dict[str, evaluation.Result] = {}
     noised: dict[tuple[str, str, float], list[evaluation.Result]] = {}
@@ -85,7 +86,8 @@ def robustness(
                 (data.noised(each, noise, rate=rate, rng=_generator(own, place)), label)
                 for place, (each, label) in enumerate(texts)
             ]
-            found = _noised(loaded, changed, source.name, **how)
+            place = f"{source.name} with {noise} at rate {rate:g}"
+            found = _noised(loaded, changed, place, **how)
             noised.setdefault((name, noise, rate), []).append(found)
     return evaluation.Robustness(
         models=tuple(names),
@@ -99,7 +101,7 @@ def robustness(
     )
 
 
-def _agreed(names: Sequence[str]) -> tuple[bool, int]:
+def _agreed(names: Sequence[str], task: str | None) -> tuple[bool, int]:
     """Whether all models are classifiers, and the smallest of their n_positions.
 
     Raises:
@@ -109,9 +111,12 @@ def _agreed(names: Sequence[str]) -> tuple[bool, int]:
         raise errors.UserError(
             f"models {', '.join(names) or 'none'}: one at least, and none twice"
         )
-    configs = {name: convert.read_config(convert.resolve(name)) for name in names}
+    folders = {name: convert.resolve(name) for name in names}
+    configs = {name: convert.read_config(folder) for name, folder in folders.items()}
     for name, config in configs.items():
-        if any(each.per_token for each in config.classifiers):
+        if config.classifiers and (
+            labelling.classifier(config, folders[name], task).per_token
+        ):
             raise errors.UserError(
                 f"{name}: labels words, which noise drops and swaps; language models "
                 "and classifiers of whole texts are measured"
@@ -133,11 +138,18 @@ def _generator(seed: int, place: int) -> np.random.Generator:
 
 
 def _clean(
-    loaded: models.Model, source: config_lib.Source, *, context: int, batch: int
+    loaded: models.Model,
+    source: config_lib.Source,
+    *,
+    task: str | None,
+    context: int,
+    batch: int,
 ) -> evaluation.Result:
     """As `gptjax evaluate` has it."""
     if loaded.config.classifiers:
-        return loaded.classify(source, sequence_tokens=context, batch_sequences=batch)
+        return loaded.classify(
+            source, task=task, sequence_tokens=context, batch_sequences=batch
+        )
     return loaded.perplexity(source, context=context, batch_sequences=batch)
 
 
@@ -146,6 +158,7 @@ def _noised(
     texts: Sequence[tuple[str, str | None]],
     name: str,
     *,
+    task: str | None,
     context: int,
     batch: int,
 ) -> evaluation.Result:
@@ -154,6 +167,10 @@ def _noised(
     words = [text for text, _ in texts]
     if not loaded.config.classifiers:
         tokens = data.tokenize_here(words, tokenizer)
+        if len(tokens) < 2:
+            raise errors.UserError(
+                f"{name}: {len(tokens)} tokens are left; to predict one takes two"
+            )
         return evaluation.perplexity(
             loaded.config,
             loaded.params,
@@ -164,7 +181,7 @@ def _noised(
             total_bytes=tokens.bytes,
             text=name,
         )
-    classifier = loaded.config.classifiers[0]
+    classifier = loaded.classifier(task)
     examples = data.tokenize_texts(words, tokenizer, labels=classifier.labels)
     classes = [classifier.labels.index(label) for _, label in texts]
     return evaluation.classify(

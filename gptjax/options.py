@@ -1,7 +1,7 @@
 """Arguments and options that several commands take."""
 
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,6 +46,17 @@ Stride = Annotated[
 Batch = Annotated[int, typer.Option(min=1, help="Windows read at once.")]
 Column = Annotated[
     str, typer.Option(help="The column that holds the text, where there are some.")
+]
+Format = Annotated[
+    Literal["text", "jsonl", "csv", "hf", "tfds"] | None,
+    typer.Option(help="Of the texts. [default: by the name's ending]"),
+]
+Split = Annotated[
+    str | None, typer.Option(help="Of a Hugging Face or TFDS data set: which split.")
+]
+Task = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Whose classifier, where there are several."),
 ]
 LabelColumn = Annotated[
     str, typer.Option(help="The column that holds the label, for a classifier.")

@@ -47,7 +47,8 @@ def write(
       How many passages each style has.
 
     Raises:
-      UserError: a style with no passage, a file that cannot be read or written.
+      UserError: a style with no passage, a file that cannot be read or written, or is
+        one of the texts.
     """
     change = data.Augmentation(settings)
     rng = np.random.default_rng([seed, 0])
@@ -75,10 +76,8 @@ def write(
                 ],
             }
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    try:
-        files.write_text(out, "".join(lines))
-    except OSError as error:
-        raise errors.UserError(f"{out}: cannot be written: {error.strerror}") from error
+    with files.derived(out, [source.path for source in texts.values()]) as beside:
+        beside.write_text("".join(lines), encoding="utf-8")
     return counts
 
 

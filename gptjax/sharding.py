@@ -6,6 +6,7 @@ layer) and over `tensor`.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -176,6 +177,12 @@ def to_host(array: jax.Array) -> np.ndarray:
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)
+
+
+def say(line: str) -> None:
+    """Prints a line to stderr, once for all processes."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def sync(name: str) -> None:

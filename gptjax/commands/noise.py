@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gptjax import options
+from gptjax import files, options
 
 
 def robustness(
@@ -40,6 +40,9 @@ def robustness(
     batch: options.Batch = 8,
     column: options.Column = "text",
     label_column: options.LabelColumn = "label",
+    format: options.Format = None,
+    split: options.Split = None,
+    task: options.Task = None,
     out: Annotated[
         pathlib.Path | None,
         typer.Option(help="A folder for the picture, the page and the figures."),
@@ -58,9 +61,18 @@ def robustness(
     from gptjax import config as config_lib
     from gptjax import data, noising, reporting
 
+    if out is not None:
+        files.make_folder(out)
     found = noising.robustness(
         models,
-        config_lib.Source(path=text, column=column, label_column=label_column),
+        config_lib.Source(
+            path=text,
+            column=column,
+            label_column=label_column,
+            format=format,
+            split=split,
+        ),
+        task=task,
         noises=noise or data.NOISES,
         rates=rate or noising.RATES,
         seed=seed,

@@ -35,6 +35,8 @@ def augment(
     ] = None,
     column: options.Column = "text",
     label_column: options.LabelColumn = "label",
+    format: options.Format = None,
+    split: options.Split = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Writes texts and changed copies of them, with their labels.
@@ -45,7 +47,13 @@ def augment(
     from gptjax import config as config_lib
 
     texts, changed = augmenting.write(
-        config_lib.Source(path=source, column=column, label_column=label_column),
+        config_lib.Source(
+            path=source,
+            column=column,
+            label_column=label_column,
+            format=format,
+            split=split,
+        ),
         out,
         config_lib.augmentation(operation, strength, synonyms),
         copies=copies,
@@ -92,6 +100,7 @@ def pairs(
         ),
     ] = 0.25,
     column: options.Column = "text",
+    format: options.Format = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Makes prompts with answers of plain texts, to learn their styles from.
@@ -109,7 +118,7 @@ def pairs(
             raise errors.UserError(
                 f"--text: {given!r}; write STYLE=FILE, each style once"
             )
-        sources[style] = config_lib.Source(path=path, column=column)
+        sources[style] = config_lib.Source(path=path, column=column, format=format)
     counts = pairing.write(
         sources,
         out,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gptjax import errors, options
+from gptjax import errors, files, options
 
 
 def evaluate(
@@ -19,6 +19,15 @@ def evaluate(
     batch: options.Batch = 8,
     column: options.Column = "text",
     label_column: options.LabelColumn = "label",
+    format: options.Format = None,
+    split: options.Split = None,
+    task: options.Task = None,
+    language: Annotated[
+        bool,
+        typer.Option(
+            "--language", help="Of a classifier, too: the perplexity of its texts."
+        ),
+    ] = False,
     instructions: Annotated[
         bool,
         typer.Option(
@@ -50,13 +59,21 @@ def evaluate(
     from gptjax import api, data
     from gptjax import config as config_lib
 
+    source = config_lib.Source(
+        path=text, column=column, label_column=label_column, format=format, split=split
+    )
+    if (instructions or language) and (task is not None or out is not None):
+        raise errors.UserError(
+            "--task, --out: are of a classifier's labels, and neither --language nor "
+            "--instructions measures these"
+        )
+    if out is not None:
+        files.make_folder(out)
     loaded = api.load(model)
-    source = config_lib.Source(path=text, column=column, label_column=label_column)
     if instructions:
-        if stride is not None or out is not None or loaded.config.classifiers:
+        if stride is not None or language:
             raise errors.UserError(
-                "--instructions: goes neither with a classifier nor with --stride or "
-                "--out"
+                "--instructions: goes neither with --stride nor with --language"
             )
         if style is not None:
             data.check_style(style, "--style")
@@ -65,10 +82,10 @@ def evaluate(
         return
     if style is not None:
         raise errors.UserError("--style: is of instructions; give --instructions too")
-    if loaded.config.classifiers:
+    if task is not None or (loaded.config.classifiers and not language):
         if stride is not None:
             raise errors.UserError("--stride: a classifier reads whole texts")
-        _evaluate_classifier(loaded, source, context, batch, out, as_json)
+        _evaluate_classifier(loaded, source, task, context, batch, out, as_json)
     elif out is not None:
         raise errors.UserError("--out: only a classifier has a page and a picture")
     else:
@@ -115,11 +132,12 @@ def _evaluate_instructions(loaded, source, context, batch, as_json) -> None:
         )
 
 
-def _evaluate_classifier(loaded, source, context, batch, out, as_json) -> None:
+def _evaluate_classifier(loaded, source, task, context, batch, out, as_json) -> None:
     from gptjax import reporting
 
     result = loaded.classify(
         source,
+        task=task,
         sequence_tokens=context,
         batch_sequences=batch,
         progress=not as_json,
@@ -143,6 +161,7 @@ def predict(
             metavar="[TEXT ...]", help="What to label; else each line of the input."
         ),
     ] = None,
+    task: options.Task = None,
     batch: options.Batch = 8,
     as_json: Annotated[
         bool,
@@ -156,24 +175,40 @@ def predict(
     from gptjax import api
 
     given = texts or [line for line in sys.stdin.read().splitlines() if line.strip()]
+    if not given:
+        raise errors.UserError("no text to label; give some, or lines of input")
     loaded = api.load(model)
-    if any(each.per_token for each in loaded.config.classifiers):
-        for words in loaded.tag(given, batch_sequences=batch):
-            _print_predictions(words, as_json)
-            if not as_json:
-                print()
+    if loaded.classifier(task).per_token:
+        found = loaded.tag(given, task=task, batch_sequences=batch)
+        for number, (text, words) in enumerate(zip(given, found, strict=True), 1):
+            _print_words(text, words, as_json)
+            if len(words) < len(text.split()):
+                print(
+                    f"text {number}: {len(words)} of {len(text.split())} words are "
+                    f"read; the model's n_positions is {loaded.config.n_positions}",
+                    file=sys.stderr,
+                )
         return
-    found = loaded.predict(given, batch_sequences=batch)
-    _print_predictions(list(zip(given, found, strict=True)), as_json)
-
-
-def _print_predictions(predictions, as_json: bool) -> None:
-    for text, prediction in predictions:
+    labelled = loaded.predict(given, task=task, batch_sequences=batch)
+    for text, prediction in zip(given, labelled, strict=True):
         if as_json:
             print(json.dumps({"text": text, **dataclasses.asdict(prediction)}))
         else:
-            chance = prediction.probabilities[prediction.label]
-            print(f"{prediction.label}\t{chance:.4f}\t{text}")
+            print(_told(text, prediction))
+
+
+def _print_words(text: str, words, as_json: bool) -> None:
+    """The labels of a text's words."""
+    if as_json:
+        own = [{"word": word, **dataclasses.asdict(label)} for word, label in words]
+        print(json.dumps({"text": text, "words": own}))
+    else:
+        print("\n".join(_told(word, label) for word, label in words) + "\n")
+
+
+def _told(text: str, prediction) -> str:
+    chance = prediction.probabilities[prediction.label]
+    return f"{prediction.label}\t{chance:.4f}\t{text}"
 
 
 def connect(
@@ -191,6 +226,8 @@ def connect(
     stride: options.Stride = None,
     batch: options.Batch = 8,
     column: options.Column = "text",
+    format: options.Format = None,
+    split: options.Split = None,
     out: Annotated[
         pathlib.Path | None,
         typer.Option(help="A folder for the picture, the page and the figures."),
@@ -208,9 +245,12 @@ def connect(
     from gptjax import api, reporting
     from gptjax import config as config_lib
 
+    source = config_lib.Source(path=text, column=column, format=format, split=split)
+    if out is not None:
+        files.make_folder(out)
     found = api.load(first).connect(
         api.load(second),
-        config_lib.Source(path=text, column=column),
+        source,
         points=points,
         context=context,
         stride=stride,

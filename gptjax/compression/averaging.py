@@ -6,6 +6,7 @@ and its parent, Wortsman et al., "Robust fine-tuning of zero-shot models", 2022,
 arXiv:2109.01903.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +33,8 @@ def average(
         negative, their sum may not.
 
     Raises:
-      UserError: fewer than two models, other weights than models, other shapes.
+      UserError: fewer than two models, other weights than models, weights whose sum is
+        not positive, other shapes.
     """
     if len(loads) < 2:
         raise errors.UserError(f"{len(loads)} model; a mean takes two or more")
@@ -41,8 +43,9 @@ def average(
         raise errors.UserError(
             f"--weight: {len(weights)} for {len(loads)} models; give one for each"
         )
-    if sum(weights) <= 0:
-        raise errors.UserError("--weight: their sum must be positive")
+    if not (math.isfinite(sum(weights)) and sum(weights) > 0):
+        told = ", ".join(f"{weight:g}" for weight in weights)
+        raise errors.UserError(f"--weight: {told}; their sum must be positive")
     shares = [weight / sum(weights) for weight in weights]
     first = loads[0]()
     like = jax.eval_shape(lambda params: params, first)

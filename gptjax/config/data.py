@@ -1,14 +1,25 @@
 """Where texts come from, how they change, how they become sequences."""
 
 import pathlib
+import re
 from typing import Annotated, Any, Literal
 
 import pydantic
 
 from gptjax.config.base import Fraction, NonNegative, Positive, Section
 
-STYLE = r"^[\w-]+( [\w-]+)*$"
-"""What a style may be called: words, since its code is one line of text."""
+
+def check_style(style: Any) -> str:
+    """A style's name, if it is words: its code is one line of text.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if not isinstance(style, str) or not re.fullmatch(r"[\w-]+( [\w-]+)*", style):
+        raise ValueError(
+            f"style {style!r}: a style is called by words, e.g. shakespeare"
+        )
+    return style
 
 
 class Source(Section):
@@ -24,7 +35,7 @@ class Source(Section):
     """The column or key that holds the text; not used for plain text files."""
     label_column: str = "label"
     """The column or key that holds the label, where texts are classified."""
-    style: Annotated[str, pydantic.Field(pattern=STYLE)] | None = None
+    style: str | None = None
     """With `task.kind: instructions`: the style of all records that name none."""
     split: str | None = None
     """Which split of a Hugging Face or TFDS data set, e.g. `train[:80%]`."""
@@ -36,6 +47,11 @@ class Source(Section):
     @classmethod
     def _from_a_path_alone(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
+
+    @pydantic.field_validator("style")
+    @classmethod
+    def _is_words(cls, value: str | None) -> str | None:
+        return None if value is None else check_style(value)
 
     @property
     def name(self) -> str:

@@ -40,17 +40,9 @@ def load(
             merged = omegaconf.OmegaConf.load(path)
             if not isinstance(merged, omegaconf.DictConfig):
                 raise errors.UserError(f"{path}: a config is a mapping of keys")
-        if isinstance(overrides, Mapping):
-            for key, value in overrides.items():
-                omegaconf.OmegaConf.update(merged, key, value, force_add=True)
-        else:
-            for override in overrides:
-                if "=" not in override:
-                    raise errors.UserError(
-                        f"{override!r} is no override; write key.sub=value"
-                    )
-            dotlist = omegaconf.OmegaConf.from_dotlist(list(overrides))
-            merged = omegaconf.OmegaConf.merge(merged, dotlist)
+        for change in _changes(overrides):
+            _promote(merged, change)
+            merged = omegaconf.OmegaConf.merge(merged, change)
         values = omegaconf.OmegaConf.to_container(merged, resolve=True)
     except FileNotFoundError as error:
         raise errors.UserError(f"{path}: there is no such config file") from error
@@ -58,6 +50,34 @@ def load(
         reason = " ".join(str(error).split())
         raise errors.UserError(f"{path}: not a config: {reason}") from error
     return check(values)
+
+
+def _changes(
+    overrides: Sequence[str] | Mapping[str, Any],
+) -> Iterator[omegaconf.DictConfig]:
+    """Each override as a config of its own."""
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            change = omegaconf.OmegaConf.create({})
+            omegaconf.OmegaConf.update(change, key, value, force_add=True)
+            yield change
+        return
+    for override in overrides:
+        if "=" not in override:
+            raise errors.UserError(f"{override!r} is no override; write key.sub=value")
+        yield omegaconf.OmegaConf.from_dotlist([override])
+
+
+def _promote(merged: omegaconf.DictConfig, change: omegaconf.DictConfig) -> None:
+    """A text in `merged` that `change` gives a key to becomes the path of a mapping."""
+    for key in change:
+        own = merged._get_node(key)
+        if not isinstance(change._get_node(key), omegaconf.DictConfig):
+            continue
+        if isinstance(own, omegaconf.DictConfig):
+            _promote(own, change[key])
+        elif own is not None and isinstance(own._value(), str):
+            merged[key] = {"path": own._value()}
 
 
 def check(values: Any) -> Run:
@@ -81,7 +101,8 @@ def dump(config: Run) -> str:
 
 def _explain(problem: Mapping[str, Any]) -> str:
     """One pydantic error as `dotted.key: what is wrong`."""
-    key = ".".join(str(part) for part in problem["loc"])
+    # pydantic says [key] where a name is wrong, not what stands under it.
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "extra_forbidden":
         fields = list(_section_at(problem["loc"][:-1]).model_fields)
         near = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1)

@@ -16,7 +16,19 @@ def check_alike(
     for field in dataclasses.fields(model.Config):
         own, other = (getattr(config, field.name) for config in (one, two))
         if own != other and field.name not in _WITHOUT_EFFECT:
+            told = [
+                ", ".join(map(_classifier, value)) or "none"
+                if field.name == "classifiers"
+                else value
+                for value in (other, own)
+            ]
             raise errors.UserError(
-                f"{second}: {field.name} is {other}, and {own} in {first}; only models "
-                "alike have something between them"
+                f"{second}: {field.name}: {told[0]}; {first} has {told[1]}; only "
+                "models alike have something between them"
             )
+
+
+def _classifier(of: model.Classifier) -> str:
+    """A classifier in words."""
+    what = "words" if of.per_token else "texts"
+    return f"{of.name} of {what} ({', '.join(of.labels)}; padding {of.pad_token_id})"

@@ -66,6 +66,15 @@ def _in_folder(folder: pathlib.Path) -> pathlib.Path:
     for made in (folder / "native", folder / "export"):
         if (made / hf_config.FILE).is_file():
             return made
+    if (folder / "runs").is_dir():
+        raise errors.UserError(
+            f"{folder}: holds several runs, each with its model; name one of "
+            f"{folder / 'runs'}"
+        )
+    if (folder / adapters.CONFIG).is_file():
+        raise errors.UserError(
+            f"{folder}: an adapter, no model; `gptjax merge MODEL {folder}` makes one"
+        )
     if (folder / "config.yaml").is_file():
         raise errors.UserError(
             f"{folder}: this run has no export/ yet; start it again to finish it"

@@ -3,6 +3,7 @@
 from gptjax.data.augmentation import Augmentation as Augmentation
 from gptjax.data.batches import Batches as Batches
 from gptjax.data.cache import cache_folder as cache_folder
+from gptjax.data.corpus import utf8_bytes as utf8_bytes
 from gptjax.data.example_batches import ExampleBatches as ExampleBatches
 from gptjax.data.example_batches import fill as fill
 from gptjax.data.examples import UNKNOWN as UNKNOWN
@@ -38,6 +39,7 @@ from gptjax.data.tagging import tokenize_words as tokenize_words
 from gptjax.data.tokenization import tokenize as tokenize
 from gptjax.data.tokenization import tokenize_here as tokenize_here
 from gptjax.data.tokenizer import Tokenizer as Tokenizer
+from gptjax.data.tokenizer import check_same_tokenizer as check_same_tokenizer
 from gptjax.data.tokenizer import check_tokenizer as check_tokenizer
 from gptjax.data.tokenizer import load_tokenizer as load_tokenizer
 from gptjax.data.tokenizer import padding_id as padding_id

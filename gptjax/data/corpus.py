@@ -63,6 +63,21 @@ def as_text(value: Any, place: str, column: str) -> str:
     raise errors.UserError(f"{place}: column {column!r} holds no text but {kind}")
 
 
+def utf8_bytes(text: str, place: str) -> int:
+    """The size of a text in bytes of UTF-8.
+
+    Raises:
+      UserError: naming the place, if it has none: half of a pair of \\u escapes, or
+        bytes of an argument that were not UTF-8.
+    """
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise errors.UserError(
+            f"{place}: not Unicode: a lone surrogate \\u{ord(text[error.start]):04x}"
+        ) from error
+
+
 def as_label(value: Any, place: str, column: str) -> str:
     """`value` as a label, if it is text, a whole number or a truth value.
 

@@ -110,13 +110,16 @@ def read_labelled(source: config.Source) -> Iterator[corpus.Document]:
     """The texts of a source with their labels.
 
     Raises:
-      UserError: one line naming file and place: no label, an empty text.
+      UserError: one line naming file and place: no label, an empty text; no text.
     """
+    document = None
     for document in sources.open_corpus(source, labelled=True).read():
         text = document.text
         if not (text if isinstance(text, str) else "".join(text)).strip():
             raise errors.UserError(f"{document.place}: an empty text has no class")
         yield document
+    if document is None:
+        raise errors.UserError(f"{source.path}: holds no text")
 
 
 def read_examples(
@@ -221,8 +224,7 @@ def learnt(
     labels = sorted(set(found), key=_order)
     if len(labels) < 2:
         raise errors.UserError(
-            f"{path}: all have the label {''.join(labels)!r}; there is nothing to tell "
-            "apart"
+            f"{path}: all have the label {labels[0]!r}; there is nothing to tell apart"
         )
     return labels
 

@@ -177,8 +177,10 @@ def _read_csv(
         try:
             row = next(rows, None)
         except csv.Error as error:
-            place = f"{path}, line {rows.line_num}"
-            raise errors.UserError(f"{place}: not CSV: {error}") from error
+            place, reason = f"{path}, line {rows.line_num}", str(error)
+            if "new-line" in reason:
+                reason = "lines end in CR alone; they end in LF or CR LF"
+            raise errors.UserError(f"{place}: not CSV: {reason}") from error
         if row is None:
             return
         place = f"{path}, line {rows.line_num}"
@@ -186,6 +188,9 @@ def _read_csv(
             continue
         if header is None:
             header = row
+            for name in header:
+                if header.count(name) > 1 and name in (column, label_column):
+                    raise errors.UserError(f"{place}: column {name!r} stands twice")
             for wanted in (column, label_column):
                 if wanted is not None and wanted not in header:
                     raise corpus.missing_column(place, wanted, header)

@@ -96,7 +96,7 @@ class Instructions:
         is_left = learnt_before[ends] > learnt_before[begins]
         if not is_left.any():
             raise errors.UserError(
-                f"{self.name}: data.sequence_tokens {sequence_tokens} leave no room "
+                f"{self.name}: {sequence_tokens} tokens of an example leave no room "
                 "for an answer after any prompt"
             )
         return dataclasses.replace(

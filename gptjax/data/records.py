@@ -11,13 +11,12 @@ either with a `"style": "shakespeare"` if it has one; other keys are left alone.
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gptjax import config, errors
 from gptjax.config import data as config_data
-from gptjax.data import corpus, files, storage
+from gptjax.data import corpus, files, sources, storage
 
 ROLES = ("system", "user", "assistant")
 _KEYS = ("prompt", "completion", "messages", "style")
@@ -54,10 +53,10 @@ def code(style: str) -> str:
 
 def check_style(style: Any, place: str) -> None:
     """Raises a `UserError` unless a style's name is words alone."""
-    if not isinstance(style, str) or not re.search(config_data.STYLE, style):
-        raise errors.UserError(
-            f"{place}: style {style!r}: a style is called by words, e.g. shakespeare"
-        )
+    try:
+        config_data.check_style(style)
+    except ValueError as error:
+        raise errors.UserError(f"{place}: {error}") from error
 
 
 def styled(
@@ -79,23 +78,19 @@ def read_records(source: config.Source) -> Iterator[Record]:
     """
     path = storage.path(source.path)
     if not path.exists():
-        raise errors.UserError(f"{path}: there is no such file or folder")
-    found = files.find(path, "jsonl")
-    if source.format == "jsonl" and not path.is_dir():
-        found = [path]
-    if source.format not in (None, "jsonl") or not found:
+        raise sources.not_there(path)
+    by_name = bool(files.find(path, "jsonl"))
+    if source.format not in (None, "jsonl") or not (
+        by_name or (source.format == "jsonl" and not path.is_dir())
+    ):
         raise errors.UserError(
             f"{path}: instructions stand in .jsonl files (or one by another name, with "
             "`format: jsonl`)"
         )
     is_empty = True
-    try:
-        for file in found:
-            for value, place, _ in files.read_objects(file):
-                yield _record(value, place, source.style)
-                is_empty = False
-    except OSError as error:
-        raise errors.UserError(f"{path}: cannot be read: {error.strerror}") from error
+    for value, place, _ in sources.read_objects(path):
+        yield _record(value, place, source.style)
+        is_empty = False
     if is_empty:
         raise errors.UserError(f"{path}: holds no instruction")
 
@@ -182,13 +177,7 @@ def _text(value: Any, place: str, key: str, *, may_be_empty: bool = False) -> st
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
         raise errors.UserError(f"{place}: {key} holds no text but {kind}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise errors.UserError(
-            f"{place}: {key}: not Unicode: a lone surrogate "
-            f"\\u{ord(value[error.start]):04x}"
-        ) from error
+    corpus.utf8_bytes(value, f"{place}: {key}")
     if not value.strip() and not may_be_empty:
         raise errors.UserError(f"{place}: {key} is an empty text")
     return value

@@ -1,5 +1,8 @@
 """A config's source, whatever its format, as a corpus."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from gptjax import config, errors
 from gptjax.data import arrow, corpus, files, storage, tfds
 
@@ -25,10 +28,7 @@ def open_corpus(source: config.Source, *, labelled: bool = False) -> corpus.Corp
         )
     path = storage.path(source.path)
     if not path.exists():
-        raise errors.UserError(
-            f"{path}: there is no such file or folder (a TFDS data set needs "
-            "`format: tfds`)"
-        )
+        raise not_there(path, "; a TFDS data set needs `format: tfds`")
     if source.data_dir is not None:
         raise errors.UserError(f"{path}: data_dir is for TFDS data sets alone")
     if kind == "hf":
@@ -40,7 +40,29 @@ def open_corpus(source: config.Source, *, labelled: bool = False) -> corpus.Corp
     try:
         return files.open_corpus(path, kind, source.column, label_column)
     except OSError as error:
-        raise errors.UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
+
+
+def read_objects(path: storage.Path) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """`files.read_objects` of a file, or of all .jsonl files below a folder.
+
+    Raises:
+      UserError: a line that is no JSON object, a file that cannot be read.
+    """
+    try:
+        for file in files.find(path, "jsonl") if path.is_dir() else [path]:
+            yield from files.read_objects(file)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def not_there(path: storage.Path, hint: str = "") -> Exception:
+    """The error for a path with nothing at it."""
+    return errors.UserError(f"{path}: there is no such file or folder{hint}")
+
+
+def _unreadable(path: storage.Path, error: OSError) -> Exception:
+    return errors.UserError(f"{path}: cannot be read: {error.strerror}")
 
 
 def _infer(source: config.Source) -> str:
@@ -63,8 +85,12 @@ def _infer(source: config.Source) -> str:
             f"{path}: the folder holds {' and '.join(kinds)} files; say which with "
             "`format`"
         )
-    what = "the folder holds" if path.is_dir() else "the name ends in"
     endings = ", ".join(ending for each in files.ENDINGS.values() for ending in each)
+    what = (
+        f"the name ends in {path.suffix!r}" if path.suffix else "its name has no ending"
+    )
+    if path.is_dir():
+        what = "the folder has no file of a known one"
     raise errors.UserError(
         f"{path}: unknown format: {what}; known endings are {endings}; for other names "
         "give `format` (text, jsonl, csv, hf or tfds)"

@@ -94,6 +94,8 @@ def read_tagged(
                 f"has: {', '.join(labels or ())}"
             )
         texts.append(text)
+    if not texts:
+        raise errors.UserError(f"{source.path}: holds no text")
     labels = examples.learnt(
         itertools.chain.from_iterable(text.tags for text in texts), labels, source.path
     )
@@ -118,8 +120,7 @@ def tokenize_words(
     """
     places = [f"text {number}" for number in range(1, len(texts) + 1)]
     checked = [
-        _words(list(words), place, "text")
-        for words, place in zip(texts, places, strict=True)
+        _words(list(words), place) for words, place in zip(texts, places, strict=True)
     ]
     zeros = [[0] * len(words) for words in checked]
     return _tokenize(checked, zeros, places, tokenizer, labels=labels, name="texts")
@@ -127,26 +128,29 @@ def tokenize_words(
 
 def _read(source: config.Source) -> Iterator[_Text]:
     path = storage.path(source.path)
-    if source.format == "jsonl" or files.find(path, "jsonl"):
-        found = files.find(path, "jsonl") if path.is_dir() else [path]
-        rows = itertools.chain.from_iterable(map(files.read_objects, found))
-        for value, place, _ in rows:
+    if not path.exists():
+        raise sources.not_there(path)
+    kinds = [kind for kind in ("jsonl", "csv") if files.find(path, kind)]
+    kind = source.format or (kinds[0] if len(kinds) == 1 else None)
+    if kind == "jsonl":
+        for value, place, _ in sources.read_objects(path):
             for wanted in (source.column, source.label_column):
                 if wanted not in value:
                     raise corpus.missing_column(place, wanted, value)
             yield _text(value[source.column], value[source.label_column], place, source)
-        return
-    if source.format not in (None, "csv") or not files.find(path, "csv"):
+    elif kind == "csv":
+        for document in sources.open_corpus(source, labelled=True).read():
+            yield _text(document.text, document.label, document.place, source)
+    else:
         raise errors.UserError(
-            f"{path}: tagged words stand in .jsonl or .csv files, a text a line"
+            f"{path}: tagged words stand in files of one kind, .jsonl or .csv, a text "
+            "a line"
         )
-    for document in sources.open_corpus(source, labelled=True).read():
-        yield _text(document.text, document.label, document.place, source)
 
 
 def _text(words: Any, tags: Any, place: str, source: config.Source) -> _Text:
-    words = _words(words, place, source.column)
-    tags = _words(tags, place, source.label_column)
+    words = _words(words, f"{place}: column {source.column!r}")
+    tags = _words(tags, f"{place}: column {source.label_column!r}")
     if len(words) != len(tags):
         raise errors.UserError(
             f"{place}: {len(words)} words and {len(tags)} tags; each word has one"
@@ -154,21 +158,20 @@ def _text(words: Any, tags: Any, place: str, source: config.Source) -> _Text:
     return _Text(words, tags, place)
 
 
-def _words(value: Any, place: str, column: str) -> list[str]:
+def _words(value: Any, place: str) -> list[str]:
     """The words of a list, or between the spaces of a text; numbers are words, too."""
     if isinstance(value, str):
         value = value.split()
     if not isinstance(value, list):
         kind = "null" if value is None else type(value).__name__
-        raise errors.UserError(f"{place}: column {column!r} holds no words but {kind}")
+        raise errors.UserError(f"{place}: holds no words but {kind}")
     words = [str(word) if isinstance(word, int) else word for word in value]
     for word in words:
         if not isinstance(word, str) or word.split() != [word]:
-            raise errors.UserError(
-                f"{place}: column {column!r}: {word!r} is no word: text without space"
-            )
+            raise errors.UserError(f"{place}: {word!r} is no word: text without space")
+        corpus.utf8_bytes(word, place)
     if not words:
-        raise errors.UserError(f"{place}: column {column!r}: an empty text")
+        raise errors.UserError(f"{place}: an empty text")
     return words
 
 

@@ -49,7 +49,8 @@ def open_corpus(
     features = builder.info.features
     for needed in (column, label_column):
         if needed is not None and needed not in features:
-            raise corpus.missing_column(name, needed, features)
+            # A builder read from its files gives them in another order each time.
+            raise corpus.missing_column(name, needed, sorted(features))
     try:
         examples = builder.as_data_source(split=split or splits[0])
     except (ValueError, OSError, ImportError) as error:

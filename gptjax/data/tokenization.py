@@ -110,8 +110,15 @@ def tokenize_here(texts: Iterable[str], tokenizer: Tokenizer) -> tokens.Tokens:
     """The token ids of texts at hand, as `tokenize` gives them, kept nowhere.
 
     Every text is a document, those without tokens too.
+
+    Raises:
+      UserError: a text that is not Unicode.
     """
     texts = list(texts)
+    size_bytes = sum(
+        corpus.utf8_bytes(text, f"text {number}")
+        for number, text in enumerate(texts, 1)
+    )
     cut = cutting.cutter(tokenizer.backend)
     pieces = ((piece, n) for n, text in enumerate(texts) for piece in cut([text]))
     ids, counts = [np.zeros(0, np.int32)], np.zeros(len(texts), np.int64)
@@ -125,7 +132,7 @@ def tokenize_here(texts: Iterable[str], tokenizer: Tokenizer) -> tokens.Tokens:
     return tokens.Tokens(
         ids=np.concatenate(ids),
         document_starts=np.cumsum(counts) - counts,
-        bytes=sum(len(text.encode()) for text in texts),
+        bytes=size_bytes,
     )
 
 
@@ -246,13 +253,7 @@ def _pieces(
         is_first, so_far = True, before
         part = next(parts)
         for following in itertools.chain(parts, [None]):
-            try:
-                size_bytes = len(part.encode())
-            except UnicodeEncodeError as error:
-                raise errors.UserError(
-                    f"{place}: not Unicode: a lone surrogate "
-                    f"\\u{ord(part[error.start]):04x}"
-                ) from error
+            size_bytes = corpus.utf8_bytes(part, place)
             is_last = following is None
             # Where a corpus counts bytes, a long text shows its progress.
             so_far = done if is_last else min(so_far + size_bytes, done)

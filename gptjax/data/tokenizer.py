@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tokenizers
@@ -172,6 +173,22 @@ def check_tokenizer(facts: Facts, vocab_size: int, name: str) -> None:
             f"{facts.last_token!r} has id {facts.last_id}, the model's vocabulary ends "
             f"at {vocab_size - 1}"
         )
+
+
+def check_same_tokenizer(folders: Sequence[pathlib.Path], cache: storage.Path) -> None:
+    """Raises a `UserError` unless models' tokenizers give texts the same tokens.
+
+    Args:
+      cache: where facts are kept.
+    """
+    first, *others = folders
+    wanted = Tokenizer(first).facts(cache).digest
+    for folder in others:
+        if Tokenizer(folder).facts(cache).digest != wanted:
+            raise errors.UserError(
+                f"{folder}: its tokenizer is not that of {first}; their weights are of "
+                "other tokens"
+            )
 
 
 def padding_id(facts: Facts, name: str) -> int:

@@ -95,8 +95,7 @@ def write_classification(
     folder: str | pathlib.Path, result: evaluation.Classification
 ) -> pathlib.Path:
     """Writes a page, its picture and its figures into a folder; `classification.md`."""
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = files.make_folder(pathlib.Path(folder))
     figures = result.to_json()
     files.write_json(folder / "classification.json", figures)
     text = page.join(

@@ -47,7 +47,7 @@ def write_connectivity(
     folder: pathlib.Path, found: evaluation.Connectivity
 ) -> pathlib.Path:
     """Writes `connectivity.json`, `.md` and the picture into a folder; the page."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     picture(found, folder / "connectivity")
     parts = ["# Linear mode connectivity", sentence(found)]
     parts += [page.image("loss on the way", "connectivity")]

@@ -67,7 +67,7 @@ def write_robustness(
     folder: pathlib.Path, found: evaluation.Robustness
 ) -> pathlib.Path:
     """Writes `robustness.json`, `.md` and the picture into a folder; the page."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     picture(found, folder / "robustness")
     parts = ["# Under noise", page.bullets(sentences(found))]
     parts += [page.image(f"{_title(found)} against the rate of noise", "robustness")]

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -46,11 +45,12 @@ def learning_curve(
     if settings.curve is None:
         raise errors.UserError("curve: missing; give sizes, or `curve: {}` for all")
     with run_folder(settings) as folder:
-        planned = list(jobs(settings, _count(settings)))
+        train = _texts(settings)
+        planned = list(jobs(settings, len(train), fewest=len(train.strata)))
         results = {job.name: _finished(job) for job in planned}
         for place, job in enumerate(planned, 1):
             if results[job.name] is None:
-                _say(f"{place}/{len(planned)} {job.name}")
+                sharding.say(f"{place}/{len(planned)} {job.name}")
                 results[job.name] = run_lib.train(job.settings).summary["end"]
             elif job is not planned[-1]:
                 continue  # the table is drawn once, with all that are done
@@ -62,14 +62,15 @@ def learning_curve(
     return folder
 
 
-def jobs(settings: config.Run, count: int) -> Iterator[Job]:
+def jobs(settings: config.Run, count: int, *, fewest: int = 1) -> Iterator[Job]:
     """The runs of a curve, from the fewest texts on.
 
     Args:
       count: how many texts `all` are.
+      fewest: how many can show every label.
 
     Raises:
-      UserError: more texts than there are, or `all` of them twice.
+      UserError: more texts than there are, or `all` of them twice; too few.
     """
     assert settings.curve is not None
     wanted = {size: count if size == "all" else size for size in settings.curve.sizes}
@@ -77,6 +78,10 @@ def jobs(settings: config.Run, count: int) -> Iterator[Job]:
         if texts > count:
             raise errors.UserError(
                 f"curve.sizes: {size} texts; {settings.data.train.name} has {count:,}"
+            )
+        if texts < fewest:
+            raise errors.UserError(
+                f"curve.sizes: {size} texts cannot show {fewest} labels"
             )
         if size != "all" and texts == count and "all" in wanted:
             raise errors.UserError(
@@ -106,11 +111,11 @@ def jobs(settings: config.Run, count: int) -> Iterator[Job]:
                 )
 
 
-def _count(settings: config.Run) -> int:
-    """How many texts there are to train on."""
+def _texts(settings: config.Run) -> data.Examples:
+    """All that there are to train on."""
     train = prepare(settings).texts.train
     assert isinstance(train, data.Examples)
-    return len(train)
+    return train
 
 
 def _rows(job: Job, result: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -126,8 +131,3 @@ def _finished(job: Job) -> dict[str, Any] | None:
     if not path.exists():
         return None
     return json.loads(path.read_text(encoding="utf-8")).get("end")
-
-
-def _say(line: str) -> None:
-    if jax.process_index() == 0:
-        print(line, file=sys.stderr, flush=True)

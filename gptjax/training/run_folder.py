@@ -55,7 +55,7 @@ def run_folder(settings: config.Run) -> Iterator[pathlib.Path]:
         _check_same_run(config_path, settings)
         try:
             yield folder
-        except errors.UserError:
+        except Exception:
             # A run that never began must not hold its folder against a mended config.
             if is_new and not _has_begun(folder):
                 config_path.unlink(missing_ok=True)

@@ -92,6 +92,7 @@ def test_the_command_writes_a_model_that_keeps_the_firsts_zeros(
     assert "only models alike" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_runs_moving_average_is_torchs(tiny_settings, tmp_path):
     """Of the weights after every step, from those that training starts with."""
     plain = {"training.checkpoint_every_steps": 1, "training.keep_checkpoints": 9}
@@ -123,6 +124,7 @@ def test_a_runs_moving_average_is_torchs(tiny_settings, tmp_path):
     assert measured.loss == pytest.approx(done.summary["end"]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_average_of_a_pruned_model_keeps_its_zeros(
     tiny_settings, tmp_path, made_up_times
 ):

@@ -102,7 +102,7 @@ def test_what_is_too_long_loses_its_end_or_is_left_out(read):
     assert found.ids(1).tolist() == long.ids(2).tolist()
     assert found.take(np.array([1])).cut == 0
     with pytest.raises(
-        errors.UserError, match="sequence_tokens 2 leave no room for an"
+        errors.UserError, match="2 tokens of an example leave no room for an"
     ):
         long.cut_to(2)
 

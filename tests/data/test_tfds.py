@@ -120,7 +120,7 @@ def test_bad_names_splits_and_columns_are_told(data_dir, tmp_path):
     _fails("tiny_texts: Unknown split 'trian'", **named, split="trian")
     _fails("tiny_texts: Error parsing split", **named, split="train[:4")
     _fails(
-        "tiny_texts: no column 'txt'; did you mean 'text'? present: text",
+        "tiny_texts: no column 'txt'; did you mean 'text'? present: label, text",
         **named,
         split="train",
         column="txt",

@@ -127,6 +127,7 @@ def test_meshes_change_no_gradient(axes, attention, params, batch, expected):
     check(gradients(CONFIG, params, batch, compute), expected)
 
 
+@pytest.mark.slow
 def test_an_own_head_gets_its_gradient(params, batch):
     """The embedding must not get what belongs to a head that is not tied to it."""
     config = dataclasses.replace(CONFIG, tie_word_embeddings=False)

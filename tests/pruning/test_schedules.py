@@ -107,6 +107,7 @@ def test_a_gradual_run_interrupted_ends_as_the_unbroken_one(
     )
 
 
+@pytest.mark.slow
 def test_a_ticket_is_used_on_other_data(tiny_settings, tmp_path, unmeasured):
     """Transfer: the mask of run A, the weights it would rewind to, the text of B."""
     pruning.run(tiny_settings(tmp_path / "a", **HALF))
@@ -120,6 +121,7 @@ def test_a_ticket_is_used_on_other_data(tiny_settings, tmp_path, unmeasured):
     assert done.rounds[1]["sparsity"] == done.rounds[1]["target_sparsity"]
 
 
+@pytest.mark.slow
 def test_a_twin_tells_how_stable_the_ticket_is(tiny_settings, tmp_path, unmeasured):
     """Twins on the same batches would be one model, and every ticket stable."""
     controls = {"pruning.controls": ["twin", "shuffle"], "optimizer.learning_rate": 0.1}

@@ -195,6 +195,7 @@ def test_a_classifier_learns_and_stock_transformers_agrees(settings, tmp_path):
     assert again.loss == pytest.approx(end["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_trained_classifier_is_trained_on(settings, tmp_path):
     """With its labels; a classifier of another name is a new one."""
     first = training.train(settings(tmp_path / "a", **{"training.steps": 30}))
@@ -249,6 +250,7 @@ def test_a_stopped_run_ends_where_the_unbroken_one_does(settings, tmp_path, stop
     assert one == other
 
 
+@pytest.mark.slow
 def test_a_pruned_classifier_keeps_its_zeros(settings, tmp_path, made_up_times):
     """Rounds, a control, the report: all by accuracy."""
     run = api.run_pruning(
@@ -333,6 +335,7 @@ def test_a_plan_of_a_classification_is_refused(settings, tmp_path):
     assert config.Task().kind == "language"
 
 
+@pytest.mark.slow
 def test_language_modelling_drops_a_classifier(settings, tiny_settings, tmp_path):
     """It would decay, and its export would be no language model."""
     first = training.train(settings(tmp_path / "a", **{"training.steps": 1}))
@@ -351,6 +354,7 @@ def test_calibration_reads_training_texts_alone(settings, tmp_path):
     assert np.array_equal(joined.ids[: train.lengths[0]], train.ids(0))
 
 
+@pytest.mark.slow
 def test_a_run_notices_a_label_whose_weight_changed(settings, tmp_path):
     """A dot in a label is no dot of a key."""
     weights = {"glad": 1.0, "sad": 2.0}

@@ -140,6 +140,7 @@ def test_loss_and_gradients_are_torchs(pair, changes, pairs):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [

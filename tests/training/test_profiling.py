@@ -131,6 +131,7 @@ def test_a_run_traces_the_steps_asked_for(tiny_settings, tmp_path, capsys):
     assert [r["step"] for r in records(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_it_traces_can_trace_again(
     tiny_settings, tmp_path, stop_at, capsys
 ):

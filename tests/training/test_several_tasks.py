@@ -77,6 +77,7 @@ def test_a_step_is_that_of_the_task_of_its_batch():
     assert float(told["other_loss"]) == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_all_tasks_are_learnt_and_exported(settings, tmp_path):
     """Every head with the shared trunk, as a stock model of its own kind."""
     steps = {"training.steps": 150, "training.log_every_steps": 10}

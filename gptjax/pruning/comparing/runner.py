@@ -1,7 +1,6 @@
 """`gptjax compare`: every job in turn, its rows written as it ends."""
 
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,7 +50,7 @@ def run(
     with training.run_folder(settings) as folder:
         number = 0
         for place, job in enumerate(planned, 1):
-            _say(f"{place}/{len(planned)} {job.name}")
+            sharding.say(f"{place}/{len(planned)} {job.name}")
             done = runs.run(job.settings, measures_all=True)
             for row in _rows(job, done):
                 _write(folder / "rows" / f"{number:03d}.json", row)
@@ -134,8 +133,3 @@ def _dense(done: rounds.Pruned) -> dict[str, Any]:
 def _write(path: pathlib.Path, values: dict[str, Any]) -> None:
     if jax.process_index() == 0:
         files.write_json(path, values)
-
-
-def _say(line: str) -> None:
-    if jax.process_index() == 0:
-        print(line, file=sys.stderr, flush=True)
