@@ -14,9 +14,9 @@ def resolve(name: str | pathlib.Path) -> pathlib.Path:
     """The model folder that `name` means.
 
     Args:
-      name: a Hugging Face or gptjax folder, a run folder (its `export/` is meant),
-        `packaged` for the checkpoint that comes with gptjax, or a name on the
-        Hugging Face hub, which is downloaded once.
+      name: a Hugging Face or gptjax folder, a run folder (its `export/` is meant), a
+        folder of one of its rounds, `packaged` for the checkpoint that comes with
+        gptjax, or a name on the Hugging Face hub, which is downloaded once.
 
     Raises:
       UserError: nothing of that name; what was looked for is told.
@@ -57,13 +57,14 @@ def resolve_adapter(name: str | pathlib.Path) -> pathlib.Path:
 
 
 def _in_folder(folder: pathlib.Path) -> pathlib.Path:
-    """The model of an existing folder: itself or, of a run folder, its export.
+    """The model of an existing folder: itself or, of a run folder, its export; of a
+    round's, its model.
 
     A run that removed heads holds its model as it is, too, which is smaller.
     """
     if (folder / hf_config.FILE).is_file():
         return folder
-    for made in (folder / "native", folder / "export"):
+    for made in (folder / "native", folder / "export", folder / "model"):
         if (made / hf_config.FILE).is_file():
             return made
     if (folder / "runs").is_dir():
@@ -80,7 +81,8 @@ def _in_folder(folder: pathlib.Path) -> pathlib.Path:
             f"{folder}: this run has no export/ yet; start it again to finish it"
         )
     raise errors.UserError(
-        f"{folder}: no model; looked for {hf_config.FILE} and for the export/ of a run"
+        f"{folder}: no model; looked for {hf_config.FILE}, and for the export/ of a "
+        "run and the model/ of a round"
     )
 
 

@@ -27,6 +27,10 @@ def test_a_folder_is_itself_and_a_run_its_export(tmp_path):
         convert.resolve(run)
     (run / "export" / "config.json").touch()
     assert convert.resolve(run) == run / "export"
+    pruned = run / "rounds" / "01"
+    (pruned / "model").mkdir(parents=True)
+    (pruned / "model" / "config.json").touch()
+    assert convert.resolve(pruned) == pruned / "model"
 
 
 @pytest.mark.parametrize(
