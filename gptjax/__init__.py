@@ -21,10 +21,13 @@ _PUBLIC = {
     "average": "gptjax.averaged",
     "compare": "gptjax.api",
     "curve": "gptjax.api",
+    "init": "gptjax.starting",
     "load": "gptjax.models",
     "prune": "gptjax.api",
+    "quantize": "gptjax.quantizing",
     "robustness": "gptjax.noising",
     "train": "gptjax.api",
+    "tune": "gptjax.api",
 }
 
 __all__ = sorted(_PUBLIC)

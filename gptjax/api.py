@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from gptjax import config as config_lib
-from gptjax import pruning, reporting, sharding, training
+from gptjax import pruning, reporting, sharding, training, tuning
 from gptjax.averaged import average as average
 from gptjax.models import Model as Model
 from gptjax.models import load as load
@@ -38,7 +38,7 @@ class Run:
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
-        """Results before and after; for a pruning run, its savings and samples."""
+        """Results before and after; for a pruning run, its savings."""
         return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
 
     @functools.cached_property
@@ -89,6 +89,11 @@ def curve(config: str | pathlib.Path | None, **overrides: Any) -> list[dict[str,
     return reporting.read_curve(run_curve(config_lib.load(config, overrides)))
 
 
+def tune(config: str | pathlib.Path | None, **overrides: Any) -> tuning.Results:
+    """Searches settings as a config file says; `**{"search.trials": 5}` overrides."""
+    return run_search(config_lib.load(config, overrides))
+
+
 def run_training(settings: config_lib.Run) -> Run:
     """Fine-tunes, and draws the report."""
     return _reported(training.train(settings).folder)
@@ -108,6 +113,11 @@ def run_comparison(settings: config_lib.Run) -> Comparison:
 def run_curve(settings: config_lib.Run) -> pathlib.Path:
     """Trains the runs of a learning curve, and draws the report; their folder."""
     return training.learning_curve(settings, after_run=reporting.write_curve)
+
+
+def run_search(settings: config_lib.Run) -> tuning.Results:
+    """Searches settings, and draws the report."""
+    return tuning.run(settings)
 
 
 def _reported(folder: pathlib.Path) -> Run:

@@ -189,10 +189,23 @@ def curve(
 def report(
     paths: Annotated[
         list[pathlib.Path],
-        typer.Argument(metavar="RUN", help="Run folders, or JSON of benchmarks."),
+        typer.Argument(metavar="RUN...", help="Run folders, or JSON of benchmarks."),
     ],
+    out: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The HTML. [default: RUN/report/report.html; of several runs, "
+            "report.html]",
+        ),
+    ] = None,
 ) -> None:
-    """Draws the tables and pictures of a run again, from what its folder holds.
+    """Writes what run folders hold as one HTML file that needs no other.
+
+    Of one run, finished or not: its claims, curves, zeros, savings, samples, config and
+    versions; in `RUN/report/` the pictures and tables are there by themselves, too. A
+    comparison's or learning curve's folder gets its own page. Of several runs: their
+    figures and curves side by side, and what their configs differ in.
 
     Of files that scripts/bench_*.py wrote, one page of all their ratios, beside the
     first of them.
@@ -200,16 +213,26 @@ def report(
     from gptjax import reporting
 
     if all(path.suffix == ".json" for path in paths):
-        print(reporting.write_benchmarks(paths))
+        written = reporting.write_benchmarks(paths)
+    elif len(paths) == 1:
+        written = reporting.write(paths[0])
     else:
-        for path in paths:
-            print(reporting.write(path))
+        print(reporting.write_several(paths, out or pathlib.Path("report.html")))
+        return
+    html = written.with_suffix(".html")
+    if out is not None:
+        with files.told(out):
+            files.write_text(out, html.read_text(encoding="utf-8"))
+    print(out or html)
 
 
 for command in (
+    commands.init,
     commands.convert,
     commands.average,
     commands.merge,
+    commands.quantize,
+    commands.tune,
     commands.augment,
     commands.pairs,
     commands.evaluate,
@@ -217,8 +240,14 @@ for command in (
     commands.predict,
     commands.connect,
     commands.generate,
+    commands.serve,
 ):
     app.command()(command)
+# Everything after its name is the harness's.
+app.command(
+    name="lm-eval",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(commands.lm_eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

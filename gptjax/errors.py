@@ -9,6 +9,10 @@ class UserError(Exception):
     """
 
 
+class Diverged(UserError):
+    """The loss or a gradient of a run is not finite."""
+
+
 class Stopped(Exception):
     """The run was told to stop, and did so with its state saved.
 

@@ -178,6 +178,11 @@ def is_stacked(path: str) -> bool:
     return path.startswith("blocks/")
 
 
+def kind(path: str) -> str:
+    """What a leaf is called for short, e.g. `mlp/up`, as in reports and configs."""
+    return path.removeprefix("blocks/").removesuffix("/kernel")
+
+
 def by_layer(path: str, leaf: jax.Array) -> jax.Array:
     """`leaf` with layers on its first axis; an unstacked leaf is one layer."""
     return leaf if is_stacked(path) else leaf[None]

@@ -3,14 +3,23 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gptjax import config as config_lib
-from gptjax import convert, data, errors, evaluation, generation, labelling, model
+from gptjax import (
+    convert,
+    data,
+    errors,
+    evaluation,
+    generation,
+    labelling,
+    model,
+    writing,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,56 +42,68 @@ class Model:
         """The logits of the next token at every place, BTV in float32."""
         return _logits(self.config, self.params, jnp.asarray(tokens_BT))
 
+    @functools.cached_property
+    def writer(self) -> writing.Writer:
+        """What writes, laid out once: a second copy of large weights."""
+        engine = generation.Engine(self.config, self.params)
+        return writing.Writer(engine, self.tokenizer, self.folder)
+
+    def drafted_by(self, draft: "Model | str | None") -> writing.Writer:
+        """What writes, with a smaller model that proposes; see `Engine.with_draft`.
+
+        Raises:
+          UserError: a model of another tokenizer.
+        """
+        if draft is None:
+            return self.writer
+        draft = load(draft) if isinstance(draft, str) else draft
+        folders = self.folder, draft.folder
+        data.check_same_tokenizer(folders, data.cache_folder(None))
+        return self.writer.with_draft(draft.writer)
+
     def generate(
         self,
-        prompts: Sequence[str | Sequence[Mapping[str, str]]],
+        prompts: Sequence[writing.Prompt],
         *,
         style: str | None = None,
         chat: bool = False,
-        max_new_tokens: int = 50,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        greedy: bool = False,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
+        assistant_model: "Model | str | None" = None,
+        **options: Any,
     ) -> list[str]:
-        """What the model writes after each prompt; see `generation.generate`.
-
-        Stops at the tokenizer's end-of-text token, which is not in the result.
+        """What the model writes after each prompt, without the token that ended it.
 
         Args:
+          prompts: texts or token ids.
           style: put before each prompt as the code that training knows it by.
           chat: prompts are what a user says, or whole chats so far, and the model
             answers, by the tokenizer's chat template.
+          seed: of draws: one for each prompt, or one for all.
+          assistant_model: a smaller one that proposes tokens, to no other chances.
+          options: by Hugging Face's names, on top of the checkpoint's
+            generation_config.json; see `generation.Options`.
+
+        Raises:
+          UserError: an option that there is not, a prompt that does not fit.
         """
-        encode = self.tokenizer.encode
-        if style is not None or chat:
-            encode = functools.partial(
-                data.prompt_ids,
-                tokenizer=self._own_tokenizer,
-                style=style,
-                is_chat=chat,
-            )
-        for number, prompt in enumerate(_listed(prompts), 1):
-            if isinstance(prompt, str):
-                data.utf8_bytes(prompt, f"prompt {number}")
-        eos_id = self.tokenizer.eos_token_id
-        written = generation.generate(
-            self.config,
-            self.params,
-            [encode(prompt) for prompt in prompts],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            greedy=greedy,
-            eos_id=eos_id,
-            seed=seed,
-        )
-        return [
-            self.tokenizer.decode([id_ for id_ in tokens if id_ != eos_id])
-            for tokens in written
-        ]
+        writer = self.drafted_by(assistant_model)
+        how = writer.options(options)
+        ids = writer.encode(data.listed(prompts), style=style, chat=chat)
+        return writer.texts(ids, writer.generate(ids, how, seed), how)
+
+    def generate_tokens(
+        self,
+        prompts: Sequence[writing.Prompt],
+        *,
+        seed: int | Sequence[int] = 0,
+        assistant_model: "Model | str | None" = None,
+        **options: Any,
+    ) -> generation.Generated:
+        """The same as ids, with their scores where `output_scores` asks."""
+        writer = self.drafted_by(assistant_model)
+        how = writer.options(options, keeps_scores=True)
+        ids = writer.encode(data.listed(prompts), style=None, chat=False)
+        return writer.generate(ids, how, seed)
 
     def perplexity(
         self,
@@ -96,11 +117,11 @@ class Model:
         """The perplexity of a text file, or of any other source, with its protocol.
 
         Args:
-          context: tokens in a window; None: n_positions.
+          context: tokens in a window; None: n_positions, 2048 at most.
           stride: how far a window moves; None: by its whole length.
         """
         tokens, name = self._tokens(text, progress=progress)
-        context = context or self.config.n_positions
+        context = evaluation.context_of(self.config.n_positions, context)
         return evaluation.perplexity(
             self.config,
             self.params,
@@ -131,7 +152,7 @@ class Model:
         """
         longest = self._longest(sequence_tokens)
         found = data.read_instructions(
-            as_source(instructions),
+            config_lib.Source.of(instructions),
             self._own_tokenizer,
             chat_template=None,
             eos_id=self.tokenizer.eos_token_id,
@@ -164,9 +185,9 @@ class Model:
         """
         classifier = self.classifier(task)
         if classifier.per_token:
-            raise errors.UserError(f"{self.folder}: labels words, not texts; use tag")
+            raise errors.UserError(f"{self.folder}: labels words; use tag")
         examples = data.tokenize_texts(
-            _listed(texts), self._own_tokenizer, labels=classifier.labels
+            data.listed(texts), self._own_tokenizer, labels=classifier.labels
         )
         return self._predictions(examples, classifier, batch_sequences)
 
@@ -190,11 +211,10 @@ class Model:
         """
         classifier = self.classifier(task)
         if not classifier.per_token:
-            raise errors.UserError(
-                f"{self.folder}: labels texts, not words; use predict"
-            )
+            raise errors.UserError(f"{self.folder}: labels texts; use predict")
         words = [
-            text.split() if isinstance(text, str) else text for text in _listed(texts)
+            text.split() if isinstance(text, str) else text
+            for text in data.listed(texts)
         ]
         examples = data.tokenize_words(
             words, self._own_tokenizer, labels=classifier.labels
@@ -235,7 +255,7 @@ class Model:
         """
         classifier = self.classifier(task)
         longest = self._longest(sequence_tokens)
-        source, tokenizer = as_source(texts), self._own_tokenizer
+        source, tokenizer = config_lib.Source.of(texts), self._own_tokenizer
         if classifier.per_token:
             examples = data.read_tagged(source, tokenizer, labels=classifier.labels)
         else:
@@ -293,7 +313,7 @@ class Model:
         data.check_same_tokenizer(folders, data.cache_folder(None))
         convert.check_alike(self.config, self.folder, other.config, other.folder)
         tokens, name = self._tokens(text, progress=progress)
-        context = context or self.config.n_positions
+        context = evaluation.context_of(self.config.n_positions, context)
         return evaluation.connect(
             self.config,
             self.params,
@@ -314,7 +334,7 @@ class Model:
         self, text: str | pathlib.Path | config_lib.Source, *, progress: bool
     ) -> tuple[data.Tokens, str]:
         """A text's tokens, and what it is called."""
-        text = as_source(text)
+        text = config_lib.Source.of(text)
         tokens = data.tokenize(text, self._own_tokenizer, **self._reading(progress))
         return tokens, text.name
 
@@ -341,24 +361,8 @@ class Model:
         return with_tokenizer(found.config, found.merged(self.params), self.folder)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Writes a Hugging Face folder that stock transformers loads."""
+        """Writes an ordinary Hugging Face folder; no codes, no `activation_bits`."""
         convert.save(pathlib.Path(folder), self.config, self.params, like=self.folder)
-
-
-def _listed(texts: Sequence[Any]) -> Sequence[Any]:
-    """Several texts, and not one, whose letters would be taken for texts."""
-    if isinstance(texts, str):
-        raise errors.UserError(f"{texts[:40]!r} is one text; give a list of texts")
-    return texts
-
-
-def as_source(text: str | pathlib.Path | config_lib.Source) -> config_lib.Source:
-    """A file's path as a source; a source as it is."""
-    return (
-        text
-        if isinstance(text, config_lib.Source)
-        else config_lib.Source(path=str(text))
-    )
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -44,7 +44,7 @@ def robustness(
         measured.
       seed: the first of so many `seeds`, which follow one another.
       context: tokens in a window, or the most of a text to classify; None: the
-        smallest n_positions of the models.
+        smallest n_positions of the models, 2048 at most.
 
     Raises:
       UserError: unknown noise, a rate that is none, models of several kinds, labels of
@@ -66,13 +66,17 @@ def robustness(
             f"context {context} is longer than the models' smallest n_positions "
             f"{longest}"
         )
-    source = models.as_source(text)
+    source = config_lib.Source.of(text)
     texts = [
         ("".join(each.text), each.label)
         for each in data.open_corpus(source, labelled=is_labelled).read()
     ]
     drawn = tuple(range(seed, seed + seeds))
-    how = {"task": task, "context": context or longest, "batch": batch_sequences}
+    how = {
+        "task": task,
+        "context": evaluation.context_of(longest, context),
+        "batch": batch_sequences,
+    }
     cells = list(itertools.product(noises, rates, drawn))
     clean: dict[str, evaluation.Result] = {}
     noised: dict[tuple[str, str, float], list[evaluation.Result]] = {}

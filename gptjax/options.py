@@ -37,7 +37,10 @@ Text = Annotated[
     str, typer.Option(help="A text, JSONL or CSV file, a folder, or a data set.")
 ]
 Context = Annotated[
-    int | None, typer.Option(min=2, help="Tokens in a window. [default: n_positions]")
+    int | None,
+    typer.Option(
+        min=2, help="Tokens in a window. [default: n_positions, 2048 at most]"
+    ),
 ]
 Stride = Annotated[
     int | None,

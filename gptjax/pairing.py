@@ -3,7 +3,7 @@
 A passage, robbed of its style, is the prompt, and the passage itself the answer:
 Krishna et al., "Reformulating Unsupervised Style Transfer as Paraphrase Generation",
 2020, arXiv:2010.05700. A paraphraser robs it there; here its words are put in lower
-case, without punctuation or lines, and then `data.augmentation`'s operations drop and
+case, without punctuation or lines, and then `data.augmentation`'s operations drop or
 move some, as in Lample et al., "Unsupervised Machine Translation Using Monolingual
 Corpora Only", 2018, arXiv:1711.00043.
 """

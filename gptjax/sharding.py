@@ -29,17 +29,18 @@ PARAM_RULES: tree.Rules = (
     (r"blocks/attn/qkv/kernel", P(None, "fsdp", None, "tensor", None)),
     (r"blocks/attn/qkv/bias", P(None, None, "tensor", None)),
     (r"blocks/attn/out/kernel", P(None, "tensor", None, "fsdp")),
-    (r"blocks/mlp/up/kernel", P(None, "fsdp", "tensor")),
-    (r"blocks/mlp/up/bias", P(None, "tensor")),
+    (r"blocks/mlp/(up|gate)/kernel", P(None, "fsdp", "tensor")),
+    (r"blocks/mlp/(up|gate)/bias", P(None, "tensor")),
     (r"blocks/mlp/down/kernel", P(None, "tensor", "fsdp")),
     # Adapters: the axes that they share with their kernel lie as in it.
-    (r"blocks/(attn/qkv|mlp/up)/lora_a", P(None, None, "fsdp")),
+    (r"blocks/(attn/qkv|mlp/(up|gate))/lora_a", P(None, None, "fsdp")),
     (r"blocks/(attn/out|mlp/down)/lora_a", P(None, None, "tensor")),
     (r"blocks/(attn/out|mlp/down)/lora_b", P(None, "fsdp")),
     (r"blocks/attn/qkv/lora_b", P(None, None, "tensor")),
-    (r"blocks/mlp/up/lora_b", P(None, "tensor")),
+    (r"blocks/mlp/(up|gate)/lora_b", P(None, "tensor")),
     (r"blocks/(attn/out|mlp/down|ln_1|ln_2)/(bias|scale)", P()),
-    (r"ln_f/(bias|scale)", P()),
+    (r"blocks/attn/norms/[qk]/(bias|scale)", P()),
+    (r"(embed/norm|ln_f|head)/(bias|scale)", P()),
 )
 
 

@@ -4,12 +4,16 @@
 
 Both write the same number of tokens after the same prompts, in one dtype, a sequence
 alone and sixteen together, and take turns in one process; the first call, with
-compiling, is timed apart. PyTorch has one thread or all, whichever is quicker. The
-packaged model must write the same tokens with both; the other shapes have random
-weights.
+compiling, is timed apart, and so is the time to the first token. PyTorch has one thread
+or all, whichever is quicker. The packaged model must write the same tokens with both;
+the other shapes have random weights.
+
+With `--draft` every other layer of the packaged model, untrained since they were cut
+out, proposes tokens: how many are accepted, and the speed with it over that without.
 """
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -20,7 +24,7 @@ import numpy as np
 from gptjax import assets, convert, generation, model
 
 Prompts = Sequence[Sequence[int]]
-Decode = Callable[[Prompts], list[list[int]]]
+Decode = Callable[[Prompts, int], list[list[int]]]
 
 
 def main() -> None:
@@ -32,6 +36,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=64, help="its tokens")
     parser.add_argument("--new", type=int, default=64, help="tokens to write")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--draft", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     if given.quick:
@@ -46,17 +51,23 @@ def main() -> None:
         for batch in given.batch:
             title = f"{shape}, batch {batch}"
             figures[title] = found = _measure(title, rivals, shape, batch, given)
-            seconds = found.pop("seconds")
-            ratios[f"{title}: tokens/s gptjax / torch"] = benching.ratio(
-                seconds["torch"], seconds["gptjax"]
-            )
+            for what, taken in (
+                ("tokens/s gptjax / torch", found.pop("seconds")),
+                ("first token, speed gptjax / torch", found.pop("first_seconds")),
+            ):
+                ratios[f"{title}: {what}"] = benching.ratio(
+                    taken["torch"], taken["gptjax"]
+                )
+    if given.draft:
+        figures["draft"], ratios["tokens/s with a draft / without"] = _draft(given)
     settings = {key: getattr(given, key) for key in ("prompt", "new", "dtype")}
     benching.conclude(
         given.out,
         {"benchmark": "decode", **settings, "decoding": figures},
         ratios=ratios,
     )
-    print(f"tokens/s gptjax / torch: {benching.text(list(ratios.values())[-1])}")
+    speeds = [own for name, own in ratios.items() if "tokens/s gptjax" in name]
+    print(f"tokens/s gptjax / torch: {benching.text(speeds[-1])}")
 
 
 def _measure(
@@ -67,7 +78,10 @@ def _measure(
     given: argparse.Namespace,
 ) -> benching.Figures:
     prompts = _prompts(shape, batch, given.prompt)
-    runs = {name: functools.partial(run, prompts) for name, run in rivals.items()}
+    runs, begun = (
+        {name: functools.partial(run, prompts, new) for name, run in rivals.items()}
+        for new in (given.new, 1)
+    )
     first = {name: benching.first_call(run) for name, run in runs.items()}
     ours, theirs = (np.array(first[name][1]) for name in RIVALS)
     same = float((ours == theirs).mean())
@@ -75,13 +89,17 @@ def _measure(
         raise SystemExit(f"{title}: only {same:.1%} of the tokens are PyTorch's")
     threads = benching.set_best_threads(runs["torch"])
     seconds = benching.in_turn(runs, rounds=given.rounds)
+    for run in begun.values():
+        run()
+    first_seconds = benching.in_turn(begun, rounds=given.rounds)
     speeds = {
         name: benching.spread([batch * given.new / each for each in own])
         for name, own in seconds.items()
     }
     for name, speed in speeds.items():
         print(
-            f"{title}, {name}: {benching.text(speed, digits=0)} tokens/s; first call "
+            f"{title}, {name}: {benching.text(speed, digits=0)} tokens/s; first token "
+            f"after {1000 * np.median(first_seconds[name]):.0f} ms; first call "
             f"{first[name][0]:.1f} s",
             flush=True,
         )
@@ -91,7 +109,37 @@ def _measure(
         "same_tokens": same,
         "torch_threads": threads,
         "seconds": seconds,
+        "first_seconds": first_seconds,
     }
+
+
+def _draft(given: argparse.Namespace) -> tuple[benching.Figures, benching.Figures]:
+    """How a draft of half the layers fares, one sequence alone."""
+    own, params = convert.load(assets.checkpoint(), dtype=given.dtype)
+    kept = np.arange(0, own.n_layer, 2)
+    blocks = jax.tree.map(lambda leaf: leaf[kept], params["blocks"])
+    less = dataclasses.replace(own, n_layer=len(kept))
+    engine = generation.Engine(own, params, dtype=given.dtype)
+    draft = generation.Engine(less, {**params, "blocks": blocks}, dtype=given.dtype)
+    drafted = engine.with_draft(draft)
+    prompts = _prompts("packaged", 1, given.prompt)
+    how = generation.Options(max_new_tokens=given.new, num_assistant_tokens=3)
+    runs = {
+        name: functools.partial(each.generate, prompts, how)
+        for name, each in (("with", drafted), ("without", engine))
+    }
+    made = {name: run() for name, run in runs.items()}
+    if made["with"].tokens != made["without"].tokens:
+        raise SystemExit("the draft changed a token")
+    seconds = benching.in_turn(runs, rounds=given.rounds)
+    ratio = benching.ratio(seconds["without"], seconds["with"])
+    acceptance = made["with"].acceptance
+    print(
+        f"a draft of {len(kept)} of {own.n_layer} layers: {acceptance:.0%} of its "
+        f"proposals accepted, speed with it over without {benching.text(ratio)}",
+        flush=True,
+    )
+    return {"acceptance": acceptance}, ratio
 
 
 def _prompts(shape: str, batch: int, tokens: int) -> Prompts:
@@ -116,15 +164,11 @@ def _gptjax(shape: str, given: argparse.Namespace) -> Decode:
         params = model.init(jax.random.key(0), own)
         params = jax.tree.map(lambda leaf: leaf.astype(given.dtype), params)
 
-    def decode(prompts: Prompts) -> list[list[int]]:
-        return generation.generate(
-            own,
-            params,
-            prompts,
-            max_new_tokens=given.new,
-            greedy=True,
-            dtype=given.dtype,
-        )
+    engine = generation.Engine(own, params, dtype=given.dtype)
+
+    def decode(prompts: Prompts, new: int) -> list[list[int]]:
+        how = generation.Options(max_new_tokens=new)
+        return engine.generate(prompts, how).tokens
 
     return decode
 
@@ -148,13 +192,13 @@ def _torch(shape: str, given: argparse.Namespace) -> Decode:
     module.generation_config.eos_token_id = None
     module.generation_config.pad_token_id = 0
 
-    def decode(prompts: Prompts) -> list[list[int]]:
+    def decode(prompts: Prompts, new: int) -> list[list[int]]:
         ids = torch.tensor(prompts, device=device)
         written = module.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
-            max_new_tokens=given.new,
+            max_new_tokens=new,
         )
         return written[:, ids.shape[1] :].tolist()
 

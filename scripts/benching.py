@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import rich.progress
 
 from gptjax import assets, convert, files, model
 from gptjax.convert import hf_config
+from gptjax.training import environment
 
 Figures = dict[str, Any]
 SHAPES = ("packaged", *sorted(assets.shapes()))
@@ -171,19 +171,10 @@ def machine() -> Figures:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "cores": len(os.sched_getaffinity(0)),
-        "processor": _processor(),
+        "processor": environment.processor(),
         "jax": jax.__version__,
         "load": os.getloadavg()[0],
     }
-
-
-def _processor() -> str:
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def write(path: pathlib.Path | None, figures: Figures) -> None:

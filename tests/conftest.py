@@ -1,12 +1,20 @@
 """Eight fake CPU devices, strict broadcasting, and a tiny model to run things on."""
 
+import gc
+import importlib.util
 import os
+import pathlib
 import socket
 import subprocess
 import sys
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        # Tests compile much and compute little: a quarter of their time.
+        "--xla_backend_optimization_level=0",
+    ]
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 # torch's threads wait by spinning, and take the cores from XLA's.
@@ -22,6 +30,20 @@ def pytest_configure(config):
     """Keeps compiled programs between tests and runs: XLA takes most of the time."""
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Lets go of compiled programs before there are too many.
+
+    Each is mapped into memory in several pieces, of which Linux grants a process 65,530
+    (vm.max_map_count): after some 900 tests XLA ends it in the midst of a compilation.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +85,17 @@ def tiny_settings(tmp_path_factory):
         )
 
     return settings
+
+
+@pytest.fixture(scope="session")
+def llama_server():
+    """The class of scripts/llama_server.py: llama.cpp with a GGUF file."""
+    pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (xllamacpp)")
+    path = pathlib.Path(__file__).parents[1] / "scripts" / "llama_server.py"
+    spec = importlib.util.spec_from_file_location("llama_server", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Server
 
 
 @pytest.fixture

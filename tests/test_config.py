@@ -131,6 +131,8 @@ def test_a_missing_file_and_broken_yaml_are_named(tmp_path):
             "0.6 is more than the sparsity to end with, 0.5",
         ),
         ({"owl_spread": 0.1}, "owl_spread: only allocation owl has it"),
+        ({"allocation": "weighted"}, "weighted and density_weights go together"),
+        ({"density_weights": {0: 2}}, "weighted and density_weights go together"),
         ({"allocation": "erk", "owl_outlier": 7}, "owl_outlier: only allocation owl"),
     ],
 )

@@ -12,6 +12,19 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.yaml"))
 COMPARISONS = [path for path in CONFIGS if path.stem.startswith("compare_")]
 CURVE = next(path for path in CONFIGS if path.stem == "curve")
 RUNS = [path for path in CONFIGS if path not in (*COMPARISONS, CURVE)]
+# A kind of run each; the others differ in sizes.
+SOON = (
+    *("adversarial", "classify", "gpt2_prune", "gpt2_prune_teacher", "gpt2_structured"),
+    *("instructions", "lora", "quantized", "several", "tagging", "tune_layers"),
+)
+
+
+def _often(paths, soon):
+    """Those of `soon` among the slow tests, the others among the very slow ones."""
+    return [
+        path if path.stem in soon else pytest.param(path, marks=pytest.mark.very_slow)
+        for path in paths
+    ]
 
 
 def shortened(folder, task="language"):
@@ -64,8 +77,8 @@ def shortened(folder, task="language"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_every_config_runs(path, tmp_path):
+@pytest.mark.parametrize("path", _often(RUNS, SOON), ids=lambda path: path.stem)
+def test_every_config_runs(path, tmp_path, made_up_times):
     """Keys that load may still not fit together: batches, mesh, dtypes, rounds.
 
     Only what a small machine cannot do is overridden: the model, the text, lengths.
@@ -95,7 +108,9 @@ def test_every_config_runs(path, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", _often(COMPARISONS, ["compare_demo"]), ids=lambda path: path.stem
+)
 def test_every_comparison_runs(path, tmp_path, made_up_times):
     """Each of its methods must fit the others' text, lengths and sparsities."""
     settings = config.load(path)

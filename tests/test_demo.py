@@ -75,7 +75,8 @@ def test_the_export_is_zero_where_the_masks_say(demo):
 @pytest.mark.slow
 def test_the_demo_leaves_pictures_samples_and_a_page(demo):
     """What the README shows."""
-    for name in ("report.md", "rounds.csv", "sparsity_perplexity.png"):
+    for name in ("report.html", "report.md", "rounds.csv", "sparsity_perplexity.png"):
         assert (demo / "report" / name).stat().st_size > 0
-    summary = json.loads((demo / "summary.json").read_text())
-    assert summary["samples"]["before"] != summary["samples"]["after"]
+    texts = json.loads((demo / "samples.json").read_text())["texts"]
+    assert list(texts) == ["start", "00", "01", "02", "03"]
+    assert len({text for (text,) in texts.values()}) == 5

@@ -125,8 +125,8 @@ def test_no_texts_have_no_labels(run, several, monkeypatch):
         (lambda m: m.generate(["\udc80"]), "prompt 1: not Unicode"),
         (lambda m: m.predict(["a", " "], task="mood"), "text 2: an empty text"),
         (lambda m: m.tag([""], task="speech"), "text 1: an empty text"),
-        (lambda m: m.predict(["a"], task="speech"), "labels words, not texts; use tag"),
-        (lambda m: m.tag(["a"], task="mood"), "labels texts, not words; use predict"),
+        (lambda m: m.predict(["a"], task="speech"), "labels words; use tag"),
+        (lambda m: m.tag(["a"], task="mood"), "labels texts; use predict"),
         (lambda m: m.connect(m, "x.txt"), "a classifier; only language models"),
     ],
 )

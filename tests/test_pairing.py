@@ -71,14 +71,14 @@ def test_a_passage_answers_its_own_words(pairs):
         assert record["style"] == "the bard"
 
 
-def test_words_are_lost_and_moved_and_some_passages_follow_the_style_alone(pairs, play):
+def test_words_are_lost_of_half_and_some_passages_follow_the_style_alone(pairs, play):
     play.write_text(
         "\n\n".join(f"{n} " + " ".join("abcdefghij") + "." for n in range(200))
     )
     _, found, _ = pairs("--count", 150)
     assert len({json.dumps(record) for record in found}) == 150
     alone = [record for record in found if "prompt" in record]
-    assert 20 < len(alone) < 60
+    assert 5 < len(alone) < 30
     assert {record["prompt"] for record in alone} == {""}
     changed = lost = 0
     for record in found:
@@ -88,8 +88,8 @@ def test_words_are_lost_and_moved_and_some_passages_follow_the_style_alone(pairs
             assert set(words) <= set(own)
             changed += words != own
             lost += len(own) - len(words)
-    assert changed > 90
-    assert 0.1 < lost / (11 * (150 - len(alone))) < 0.3
+    assert 40 < changed < 100
+    assert 0.1 < lost / (11 * changed) < 0.3
     assert pairs("--count", 150)[1] == found
     assert pairs("--count", 150, "--seed", 1)[1] != found
 

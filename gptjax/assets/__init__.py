@@ -22,12 +22,20 @@ def chat_template() -> pathlib.Path:
     return _FOLDER / "chat_template.jinja"
 
 
+def exported_folder() -> list[pathlib.Path]:
+    """What lies in a folder of exported programs whatever the model: how to run it."""
+    return sorted((_FOLDER / "stablehlo").glob("*.*"))
+
+
 def shapes() -> dict[str, pathlib.Path]:
     """The config.json of well-known models, by their names, to plan for without them.
 
     GPT-2's: Hugging Face. GPT-3's: Brown et al., "Language Models are Few-Shot
     Learners", 2020, arXiv:2005.14165, table 2.1; of 13B with the width that its 40
-    heads of 128 make (5120, where the table says 5140), and with dense attention.
+    heads of 128 make (5120, where the table says 5140), of XL with the 16 heads of 128
+    that make its width (the table says 24). Dense layers take turns with banded ones,
+    whose band, which the paper does not tell, is GPT-Neo's of 256 tokens: so they are
+    GPT-Neos, which stock transformers loads.
     """
     return {path.stem: path for path in (_FOLDER / "shapes").glob("*.json")}
 

@@ -78,13 +78,13 @@ def pairs(
     ] = None,
     words: Annotated[
         int, typer.Option(min=5, help="Words in a passage, at most.")
-    ] = 40,
+    ] = 24,
     operation: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=CHANCE",
             help="What is done to the words; see `gptjax augment`. "
-            "[default: deletion=1 and shuffle=1]",
+            "[default: deletion=0.5]",
         ),
     ] = None,
     strength: Annotated[
@@ -98,15 +98,16 @@ def pairs(
         typer.Option(
             min=0, max=1, help="What fraction of passages follows the style alone."
         ),
-    ] = 0.25,
+    ] = 0.1,
     column: options.Column = "text",
     format: options.Format = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Makes prompts with answers of plain texts, to learn their styles from.
 
-    The words of a passage, some of them lost and moved, are what a user says, and the
-    passage itself is the answer. `gptjax train configs/style.yaml` learns from them.
+    The words of a passage, of every other one some lost, are what a user says, and the
+    passage itself is the answer. `gptjax train configs/style.yaml` learns from them: to
+    keep the words, first, for which a small model must see many of them all kept.
     """
     from gptjax import config as config_lib
     from gptjax import pairing
@@ -122,9 +123,7 @@ def pairs(
     counts = pairing.write(
         sources,
         out,
-        config_lib.augmentation(
-            operation or ["deletion=1", "shuffle=1"], strength, synonyms
-        ),
+        config_lib.augmentation(operation or ["deletion=0.5"], strength, synonyms),
         words=words,
         count=count,
         plain=plain,

@@ -1,4 +1,4 @@
-"""The commands that measure a model, label with it, write with it."""
+"""The commands that measure a model and label with it."""
 
 import dataclasses
 import json
@@ -265,50 +265,3 @@ def connect(
         page = reporting.write_connectivity(out, found)
         if not as_json:
             print(page)
-
-
-def generate(
-    model: options.Model,
-    prompt: Annotated[
-        list[str], typer.Option(help="What to go on from; may be given several times.")
-    ],
-    tokens: Annotated[int, typer.Option(min=1, help="New tokens, at most.")] = 100,
-    temperature: Annotated[
-        float, typer.Option(help="Below 1 is more predictable, above 1 less.")
-    ] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Draw from the k likeliest tokens.")
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Draw from the likeliest tokens of this total probability."),
-    ] = None,
-    greedy: Annotated[
-        bool, typer.Option("--greedy", help="Always the likeliest token.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
-    style: Annotated[
-        str | None, typer.Option(help="One that the model has learnt: shakespeare.")
-    ] = None,
-    chat: Annotated[
-        bool,
-        typer.Option("--chat", help="Answer the prompt, by the model's chat template."),
-    ] = False,
-) -> None:
-    """Writes on from a prompt, or answers it."""
-    from gptjax import api
-
-    written = api.load(model).generate(
-        prompt,
-        style=style,
-        chat=chat,
-        max_new_tokens=tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        greedy=greedy,
-        seed=seed,
-    )
-    if not chat:
-        written = [p + text for p, text in zip(prompt, written, strict=True)]
-    print("\n---\n".join(written))

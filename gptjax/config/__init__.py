@@ -17,6 +17,7 @@ from gptjax.config.distillation import Distillation as Distillation
 from gptjax.config.loading import augmentation as augmentation
 from gptjax.config.loading import check as check
 from gptjax.config.loading import dump as dump
+from gptjax.config.loading import leaves as leaves
 from gptjax.config.loading import load as load
 from gptjax.config.profile import Profile as Profile
 from gptjax.config.profile import profiling as profiling
@@ -29,6 +30,7 @@ from gptjax.config.run import Run as Run
 from gptjax.config.sections import Calibration as Calibration
 from gptjax.config.sections import DropoutSchedule as DropoutSchedule
 from gptjax.config.sections import Evaluation as Evaluation
+from gptjax.config.sections import Logging as Logging
 from gptjax.config.sections import Mesh as Mesh
 from gptjax.config.sections import Optimizer as Optimizer
 from gptjax.config.sections import Training as Training
@@ -36,3 +38,6 @@ from gptjax.config.task import MAIN as MAIN
 from gptjax.config.task import Auxiliary as Auxiliary
 from gptjax.config.task import Mixing as Mixing
 from gptjax.config.task import Task as Task
+from gptjax.config.tuning import STUDY_LOCK as STUDY_LOCK
+from gptjax.config.tuning import Search as Search
+from gptjax.config.tuning import Space as Space

@@ -53,6 +53,11 @@ class Source(Section):
     def _is_words(cls, value: str | None) -> str | None:
         return None if value is None else check_style(value)
 
+    @classmethod
+    def of(cls, text: "str | pathlib.Path | Source") -> "Source":
+        """A file's path as a source; a source as it is."""
+        return text if isinstance(text, Source) else cls(path=str(text))
+
     @property
     def name(self) -> str:
         """What the texts are called in reports: the file, and the split if any."""

@@ -99,6 +99,21 @@ def dump(config: Run) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def leaves(text: str) -> dict[str, Any]:
+    """The values of a resolved config's YAML by dotted keys; a list is one value."""
+    read = omegaconf.OmegaConf.create(text)
+    return _flatten(omegaconf.OmegaConf.to_container(read), "")
+
+
+def _flatten(node: Any, prefix: str) -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    found = {}
+    for name, value in node.items():
+        found |= _flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
 def _explain(problem: Mapping[str, Any]) -> str:
     """One pydantic error as `dotted.key: what is wrong`."""
     # pydantic says [key] where a name is wrong, not what stands under it.

@@ -1,5 +1,6 @@
 """How a run prunes: what is ranked, in which pattern, when, and what is cut out."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -8,6 +9,8 @@ from gptjax.config.base import NonNegative, Positive, Section
 
 Criterion = Literal["magnitude", "random", "taylor", "movement", "wanda", "sparsegpt"]
 Sparsity = Annotated[float, pydantic.Field(ge=0, lt=1)]
+
+Allocation = Literal["uniform", "global", "erk", "owl", "weighted"]
 
 # Which weights a criterion compares where the config does not say.
 _SCOPES = {"wanda": "row", "sparsegpt": "layer"}
@@ -67,7 +70,8 @@ class Removal(Section):
 
     what: Literal["layers", "neurons", "heads", "width"]
     """`layers`: whole blocks. `neurons`: of the MLP. `heads`: of the attention.
-    `width`: of the residual stream, whole heads' widths of it, and as many heads.
+    `width`: of the residual stream, whole heads' widths of it, and as many heads;
+    where these have a width of their own (Llama, Qwen3), it alone.
     Every layer loses the same number of neurons or heads."""
     count: Positive | None = None
     """How many (of neurons, heads: in each layer)."""
@@ -135,10 +139,20 @@ class Pruning(Section):
     each output row. None: the criterion's own: `row` for wanda, whose scores do not
     compare across layers, `layer` for sparsegpt and where an allocation is given, else
     `global`."""
-    allocation: Literal["uniform", "global", "erk", "owl"] | None = None
+    allocation: Allocation | None = None
     """How the budget is spread over layers that are ranked apart: the same sparsity
-    (the default), as a global ranking would, by their sizes (ERK) or by their outliers
-    (OWL)."""
+    (the default), as a global ranking would, by their sizes (ERK), by their outliers
+    (OWL) or by `density_weights`."""
+    density_weights: (
+        dict[
+            Annotated[str, pydantic.Field(pattern=r"^\w+(/\w+)*$")],
+            Annotated[float, pydantic.Field(gt=0)],
+        ]
+        | None
+    ) = None
+    """For `weighted`: what a layer keeps is proportional to this. `3`: of block 3, the
+    first being 0; `mlp`, `mlp/up`: of that kind of weight; `3/mlp`: of both. Those that
+    name a layer are multiplied; others have 1. The sparsity of the whole stays."""
     owl_outlier: Annotated[float, pydantic.Field(gt=0)] = 5.0
     """A score so many times its layer's mean is an outlier (M of arXiv:2310.05175)."""
     owl_spread: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.08
@@ -162,6 +176,14 @@ class Pruning(Section):
     `reinit`, the same mask on freshly initialised weights; `shuffle`, the same mask
     permuted within each layer; `twin`, the round again on other batches, for its
     stability (linear mode connectivity, Frankle et al., arXiv:1912.05671)."""
+
+    @pydantic.field_validator("density_weights", mode="before")
+    @classmethod
+    def _by_name(cls, value):
+        # YAML reads the number of a block as one.
+        if isinstance(value, Mapping):
+            return {str(name): weight for name, weight in value.items()}
+        return value
 
     @pydantic.field_validator("pattern", mode="before")
     @classmethod
@@ -221,6 +243,8 @@ class Pruning(Section):
             raise ValueError(
                 f"updates.{of_others}: {self.schedule} has none; leave it out"
             )
+        if (self.allocation == "weighted") != bool(self.density_weights):
+            raise ValueError("allocation weighted and density_weights go together")
         for name in ("owl_outlier", "owl_spread"):
             default = type(self).model_fields[name].default
             if self.allocation != "owl" and getattr(self, name) != default:
@@ -274,7 +298,7 @@ class Pruning(Section):
                     f"more than the sparsity to end with, {self.targets()[-1]}"
                 )
             if self.ranked_together != "global" and self.spread in ("global", "owl"):
-                raise ValueError("gradual takes allocation uniform or erk")
+                raise ValueError("gradual takes allocation uniform, erk or weighted")
         if self.reconstruction is not None and not self.keeps_new_weights:
             raise ValueError(
                 "reconstruction: rewinding would undo it; schedule one-shot or "
@@ -301,7 +325,7 @@ class Pruning(Section):
         return _SCOPES.get(self.criterion, "global")
 
     @property
-    def spread(self) -> Literal["uniform", "global", "erk", "owl"]:
+    def spread(self) -> Allocation:
         """`allocation`, the default filled in."""
         if self.allocation is not None:
             return self.allocation

@@ -13,7 +13,9 @@ from gptjax.config.curve import Curve
 from gptjax.config.data import Data, Source
 from gptjax.config.distillation import Distillation
 from gptjax.config.pruning import Pruning
+from gptjax.config.quantization import Quantization
 from gptjax.config.task import MAIN, Auxiliary, Mixing, Task
+from gptjax.config.tuning import Search, Space, flat_spaces
 
 _WHOLE_TEXTS = ("respect_documents", "append_eos")
 _FOREIGN = {
@@ -53,13 +55,23 @@ class Run(Section):
     training: sections.Training = sections.Training()
     optimizer: sections.Optimizer = sections.Optimizer()
     evaluation: sections.Evaluation = sections.Evaluation()
+    logging: sections.Logging = sections.Logging()
     calibration: sections.Calibration = sections.Calibration()
     distillation: Distillation | None = None
     adversarial: Adversarial | None = None
     adapter: Adapter | None = None
+    quantization: Quantization | None = None
     pruning: Pruning | None = None
     compare: Compare | None = None
     curve: Curve | None = None
+    tune: dict[str, Space] = pydantic.Field(default_factory=dict)
+    """What `gptjax tune` searches: dotted keys of this config, and their ranges."""
+    search: Search | None = None
+
+    @pydantic.field_validator("tune", mode="before")
+    @classmethod
+    def _by_dotted_keys(cls, value):
+        return flat_spaces(value)
 
     @pydantic.model_validator(mode="after")
     def _task_fits(self):
@@ -178,6 +190,10 @@ class Run(Section):
                     f"adapter: does not go with {name}; prune first, and train an "
                     "adapter of the pruned model with gptjax train"
                 )
+        if self.quantization is not None:
+            raise ValueError(
+                "adapter: does not go with quantization; merge it, and quantize then"
+            )
         if not self.training.steps:
             raise ValueError("adapter: training.steps 0 train none")
         if self.optimizer.unfreeze_every_steps and not self.task.has_classifier:
@@ -185,6 +201,33 @@ class Run(Section):
                 "optimizer.unfreeze_every_steps: at first only what comes after the "
                 "blocks learns, and there an adapter has nothing; leave it out"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _quantization_fits(self):
+        is_cut = self.pruning is not None and self.pruning.structured
+        if self.quantization is not None and is_cut:
+            raise ValueError(
+                "quantization: does not go with pruning.structured; cut first"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _tuning_fits(self):
+        if not self.tune:
+            if self.search is not None:
+                raise ValueError("search: there is nothing to search; give tune")
+            return self
+        if self.search is not None and self.seed in self.search.confirm_seeds:
+            raise ValueError(
+                f"search.confirm_seeds: {self.seed} is the seed of the trials; give "
+                "others"
+            )
+        for name in ("compare", "curve"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"tune: does not go with {name}; leave one out")
+        if not self.is_measured:
+            raise ValueError("data.valid: missing; trials are compared by it")
         return self
 
     @property

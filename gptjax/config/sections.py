@@ -112,16 +112,39 @@ class Evaluation(Section):
     """The protocol of every perplexity; of other tasks, `batch_sequences` alone."""
 
     context_tokens: Positive | None = None
-    """The window; None: the model's n_positions."""
+    """The window; None: the model's n_positions, 2048 at most."""
     stride_tokens: Positive | None = None
     """How far a window moves; None: by its whole length, without overlap."""
     batch_sequences: Positive = 8
     limit_tokens: Positive | None = None
     """Only so many tokens from the beginning; None: all."""
-    sample_prompt: str | None = None
-    """What the models before and after go on writing from, for the report."""
+    sample_prompt: str | tuple[str, ...] | None = None
+    """What the models before, after and after each round go on writing from, for the
+    report: one prompt, or several."""
     sample_tokens: Positive = 60
     """How many tokens they write."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All of `sample_prompt`."""
+        given = self.sample_prompt or ()
+        return (given,) if isinstance(given, str) else given
+
+
+class Logging(Section):
+    """Where metrics go beside `metrics.jsonl` and TensorBoard's events."""
+
+    to: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
+    """Trackers, each an extra of gptjax; their own environment variables hold."""
+    project: str = "gptjax"
+    """Or experiment, as MLflow calls it."""
+    name: str | None = None
+    """Of the run there; None: the run folder's."""
+
+    @pydantic.field_validator("to", mode="before")
+    @classmethod
+    def _one_is_some(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class Calibration(Section):

@@ -6,6 +6,7 @@ and labels, which PEFT leaves to whoever loads the model.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Mapping
@@ -17,29 +18,19 @@ import numpy as np
 
 from gptjax import errors, model, tree
 from gptjax.convert import (
+    adapter_tensors,
     exporting,
+    families,
     folders,
     hf_config,
     names,
     safetensors_file,
-    tensors,
 )
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 CLASSIFIER = "classifier.json"
 _FILES = (CONFIG, WEIGHTS, CLASSIFIER)
-_PREFIX = "base_model.model."
-_HEADS = {False: _PREFIX + "score.weight", True: _PREFIX + "classifier.weight"}
-"""By whether tokens have labels."""
 _TASKS = {"classifiers": "SEQ_CLS", "taggers": "TOKEN_CLS"}
-
-# By which PEFT finds a GPT-2's modules, whose names must end so.
-_TARGETS: tree.Rules = (
-    (r"blocks/attn/qkv/lora_\w", "attn.c_attn"),
-    (r"blocks/attn/out/lora_\w", "attn.c_proj"),
-    (r"blocks/mlp/up/lora_\w", "mlp.c_fc"),
-    (r"blocks/mlp/down/lora_\w", "mlp.c_proj"),
-)
 
 # Fields of a LoraConfig that do not change what tensors mean: where they were trained,
 # how they began, what modules they belong to, which their names tell again.
@@ -90,18 +81,21 @@ def save_adapter(
       UserError: the folder holds anything else, or cannot be written.
     """
     flat = tree.flatten(adapter)
-    leaves = _leaves(config, flat)
-    places = {
-        name: (leaf, place) for leaf in leaves for place, name in enumerate(leaf.names)
-    }
-    entries = [
-        safetensors_file.Entry(name, np.dtype(flat[leaf.path].dtype), leaf.hf_shape)
-        for name, (leaf, _) in places.items()
-    ]
+    leaves = adapter_tensors.leaves_of(config, flat)
+    reads, entries = {}, []
+    for leaf in leaves:
+        own = flat[leaf.path]
+        for part in leaf.parts:
+            for layer, name in enumerate(part.names):
+                reads[name] = functools.partial(
+                    exporting.pieces, own, leaf, part, layer
+                )
+                dtype = np.dtype(own.dtype)
+                entries.append(safetensors_file.Entry(name, dtype, part.hf_shape))
     with folders.replacing(pathlib.Path(folder), source=None, ours=_FILES) as staging:
-        exporting.write_file(staging / WEIGHTS, entries, flat, places)
+        exporting.write_file(staging / WEIGHTS, entries, reads)
         if jax.process_index() == 0:
-            values = _values(flat, leaves, alpha=alpha, base=base)
+            values = _values(config, flat, leaves, alpha=alpha, base=base)
             hf_config.write_json(staging / CONFIG, values)
             if values["modules_to_save"]:
                 own = dataclasses.asdict(config.classifiers[0])
@@ -109,6 +103,7 @@ def save_adapter(
 
 
 def _values(
+    config: model.Config,
     flat: Mapping[str, Any],
     leaves: list[names.Leaf],
     *,
@@ -116,60 +111,36 @@ def _values(
     base: str | None,
 ) -> dict[str, Any]:
     """Those of adapter_config.json."""
-    adapted = [leaf.path for leaf in leaves if leaf.is_stacked]
+    adapted = [leaf for leaf in leaves if leaf.is_stacked]
     heads = {leaf.path.partition("/")[0] for leaf in leaves if not leaf.is_stacked}
+    # `...h.0.attn.c_attn.lora_A.weight`: by its end PEFT finds a module.
+    modules = {name.split(".0.", 1)[1] for leaf in adapted for name in _firsts(leaf)}
     return {
         "base_model_name_or_path": base,
         "bias": "none",
-        "fan_in_fan_out": True,
+        "fan_in_fan_out": families.FAMILIES[config.family].has_conv1d,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": 0.0,
         "modules_to_save": ["classifier", "score"] if heads else None,
         "peft_type": "LORA",
-        "r": next(flat[p].shape[1] for p in adapted if p.endswith("/lora_a")),
-        "target_modules": sorted({_target(path) for path in adapted}),
+        "r": next(
+            flat[leaf.path].shape[1]
+            for leaf in adapted
+            if leaf.path.endswith("/lora_a")
+        ),
+        "target_modules": sorted(name.partition(".lora_")[0] for name in modules),
         "task_type": _TASKS[heads.pop()] if heads else "CAUSAL_LM",
         "use_rslora": False,
     }
 
 
-def _target(path: str) -> str:
-    return next(target for rule, target in _TARGETS if tree.covers(rule, path))
-
-
-def _leaves(config: model.Config, shapes: Mapping[str, Any]) -> list[names.Leaf]:
-    """Every leaf of an adapter, and the tensors of a PEFT folder that it is made of.
-
-    Args:
-      shapes: of the adapter's leaves, by slash path.
-    """
-    of_model = {leaf.path: leaf for leaf in names.leaves(config)}
-    leaves = []
-    for path, leaf in shapes.items():
-        parent, _, name = path.rpartition("/")
-        if name not in ("lora_a", "lora_b"):
-            own = of_model[path]
-            named = tuple(_PREFIX + each for each in own.names)
-            leaves.append(dataclasses.replace(own, names=named))
-            continue
-        kernel = of_model[f"{parent}/kernel"]
-        rank = leaf.shape[1] if name == "lora_a" else leaf.shape[-1]
-        inputs, outputs = kernel.hf_shape
-        part = f".{name[:-1]}{name[-1].upper()}.weight"
-        leaves.append(
-            names.Leaf(
-                path=path,
-                shape=leaf.shape,
-                names=tuple(
-                    _PREFIX + each.removesuffix(".weight") + part
-                    for each in kernel.names
-                ),
-                hf_shape=(rank, inputs) if name == "lora_a" else (outputs, rank),
-            )
-        )
-    return leaves
+def _firsts(leaf: names.Leaf) -> list[str]:
+    """The names of the first layer's tensors, of one of the two matrices."""
+    if not leaf.path.endswith("/lora_a"):
+        return []
+    return [part.names[0] for part in leaf.parts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,12 +181,16 @@ def load_adapter(folder: str | pathlib.Path, config: model.Config) -> Loaded:
     if not (folder / WEIGHTS).is_file():
         raise errors.UserError(f"{folder}: holds no {WEIGHTS}, which gptjax reads")
     found = {
-        _canonical(name): tensor
+        _canonical(name, config): tensor
         for name, tensor in safetensors_file.read(folder / WEIGHTS).items()
     }
     head = None
-    for per_token, tensor in _HEADS.items():
-        if tensor in found:
+    family = families.FAMILIES[config.family]
+    for per_token, kind in ((False, "classifiers"), (True, "taggers")):
+        tensor = adapter_tensors.PREFIX + family.name_of(f"{kind}/label/weight")
+        # Some families' taggers go by the other's name, and have a bias.
+        biased = tensor.removesuffix("weight") + "bias" in found
+        if tensor in found and biased == per_token:
             shape = found[tensor].array.shape
             head = _classifier(folder, config, shape, per_token=per_token)
             config = dataclasses.replace(config, classifiers=(head,))
@@ -228,28 +203,32 @@ def load_adapter(folder: str | pathlib.Path, config: model.Config) -> Loaded:
     wanted = model.adapter_shapes(kernels, rank)
     if head is not None:
         wanted |= {p: x for p, x in shapes.items() if p.startswith(f"{head.path}/")}
-    leaves = _leaves(config, wanted)
+    leaves = adapter_tensors.leaves_of(config, wanted)
     unknown = sorted(found.keys() - {name for leaf in leaves for name in leaf.names})
     if unknown:
         raise errors.UserError(
             f"{folder / WEIGHTS}: {unknown[0]} is no tensor of a LoRA adapter of the "
-            "kernels of a GPT-2's blocks"
+            f"kernels of {family.title}'s blocks"
         )
     # A and B, if there is any of the two in any layer.
-    present = {_module(leaf) for leaf in leaves if found.keys() & set(leaf.names)}
-    if not any(leaf.is_stacked and _module(leaf) in present for leaf in leaves):
+    present = {
+        adapter_tensors.module_of(leaf)
+        for leaf in leaves
+        if found.keys() & set(leaf.names)
+    }
+    leaves = adapter_tensors.apart(leaves, found, rank)
+    if not any(
+        leaf.is_stacked and adapter_tensors.module_of(leaf) in present
+        for leaf in leaves
+    ):
         raise errors.UserError(f"{folder / WEIGHTS}: holds no lora_A of any kernel")
     read = {
-        leaf.path: _read(leaf, found, folder / WEIGHTS)
+        leaf.path: adapter_tensors.read(leaf, found, folder / WEIGHTS)
         for leaf in leaves
-        if _module(leaf) in present
+        if adapter_tensors.module_of(leaf) in present
     }
     scaling = alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
     return Loaded(config, tree.unflatten(read), scaling)
-
-
-def _module(leaf: names.Leaf) -> str:
-    return leaf.path.rpartition("/")[0]
 
 
 def _check_values(values: Mapping[str, Any], path: pathlib.Path) -> tuple[int, float]:
@@ -271,9 +250,12 @@ def _check_values(values: Mapping[str, Any], path: pathlib.Path) -> tuple[int, f
     return rank, alpha
 
 
-def _canonical(name: str) -> str:
+def _canonical(name: str, config: model.Config) -> str:
     """A tensor's name as an adapter of a whole model has it, not of its trunk alone."""
-    return _PREFIX + names.canonical(name.removeprefix(_PREFIX))
+    family = families.FAMILIES[config.family]
+    return adapter_tensors.PREFIX + family.canonical(
+        name.removeprefix(adapter_tensors.PREFIX)
+    )
 
 
 def _classifier(
@@ -291,7 +273,10 @@ def _classifier(
     own, path = config.classifiers, folder / CLASSIFIER
     if path.is_file():
         stored = [hf_config.read_json(path)]
-        own = hf_config.own_classifiers(stored, where=str(path))
+        try:
+            own = hf_config.own_classifiers(stored)
+        except errors.UserError as error:
+            raise errors.UserError(f"{path}: {error}") from error
     elif not own:
         labels = tuple(f"LABEL_{number}" for number in range(shape[0]))
         own = (model.Classifier(labels=labels, per_token=per_token),)
@@ -306,21 +291,3 @@ def _classifier(
 
 def _what(labels: int, per_token: bool) -> str:
     return f"{labels} labels of {'tokens' if per_token else 'texts'}"
-
-
-def _read(
-    leaf: names.Leaf, found: Mapping[str, tensors.Tensor], path: pathlib.Path
-) -> np.ndarray:
-    """The leaf of its tensors."""
-    parts = []
-    for name in leaf.names:
-        if name not in found:
-            raise errors.UserError(f"{path}: the tensor {name} is missing")
-        array = found[name].array
-        if array.shape != leaf.hf_shape or array.dtype not in tensors.FLOATING:
-            raise errors.UserError(
-                f"{path}: {name} is {array.dtype} {array.shape}; for this model and "
-                f"rank it must be floating {leaf.hf_shape}"
-            )
-        parts.append(array.reshape(leaf.layer_shape))
-    return np.stack(parts) if leaf.is_stacked else np.array(parts[0])

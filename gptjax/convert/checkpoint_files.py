@@ -5,7 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gptjax import errors
-from gptjax.convert import hf_config, names, safetensors_file, tensors, torch_bin
+from gptjax.convert import (
+    families,
+    hf_config,
+    safetensors_file,
+    tensors,
+    torch_bin,
+)
 
 # In the order in which transformers looks for them.
 WEIGHTS = (
@@ -16,7 +22,9 @@ WEIGHTS = (
 )
 
 
-def open_folder(folder: pathlib.Path) -> Mapping[str, tensors.Tensor]:
+def open_folder(
+    folder: pathlib.Path, family: families.Family
+) -> Mapping[str, tensors.Tensor]:
     """Every tensor of the checkpoint in `folder` by its name, prefix filled in.
 
     Raises:
@@ -30,11 +38,11 @@ def open_folder(folder: pathlib.Path) -> Mapping[str, tensors.Tensor]:
         found = read(folder / file)
     result: dict[str, tensors.Tensor] = {}
     for name, tensor in found.items():
-        full = names.canonical(name)
+        full = family.canonical(name)
         if full in result:
             raise errors.UserError(
-                f"{tensor.file.path}: {full} is there twice, with and without its "
-                f"prefix {names.PREFIX!r}"
+                f"{tensor.file.path}: {full} is there twice, under another name too, "
+                f"as without its prefix {family.prefix!r}"
             )
         result[full] = tensor
     return result
@@ -49,7 +57,7 @@ def _first(folder: pathlib.Path) -> tuple[str, Callable[[pathlib.Path], Any]]:
     raise errors.UserError(f"{folder}: holds no weights; looked for {wanted}")
 
 
-def files(folder: pathlib.Path) -> list[pathlib.Path]:
+def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """The files that `open_folder` reads, the one that it begins with first.
 
     Raises:

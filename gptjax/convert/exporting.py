@@ -1,15 +1,18 @@
 """Config and params -> a Hugging Face folder, tensor by tensor."""
 
 import contextlib
+import functools
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from gptjax import errors, model, sharding, tree
+from gptjax import errors, grids, model, sharding, tree
 from gptjax.convert import (
+    compressed,
+    families,
     folders,
     hf_config,
     names,
@@ -19,6 +22,7 @@ from gptjax.convert import (
 )
 
 _PIECE_BYTES = 16 * 2**20
+_Read = Callable[[], Iterable[np.ndarray]]
 
 
 def save(
@@ -29,13 +33,14 @@ def save(
     like: str | pathlib.Path | None = None,
     tokenizer: folders.Tokenizer | None = None,
     chat_template: str | None = None,
+    on_grid: grids.OnGrid | None = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Writes a folder that stock transformers loads, without custom code.
 
-    Stock transformers needs as many heads as make up `n_embd`. Where some were
-    removed, heads of zeros stand in for them, which change no logit; see
-    `padding.padding_note`.
+    Stock transformers needs as many heads as make up `n_embd`, and of some families as
+    many neurons. Where some were removed, zeros stand in for them, which change no
+    logit; see `padding.padding_note`.
 
     Tensors are gathered and written one by one, so that the host never holds a
     second copy of the model. Where params are spread over several processes all of
@@ -50,12 +55,15 @@ def save(
       tokenizer: what is written in place of the one of `like`; None: that one.
       chat_template: Jinja that the tokenizer gets in place of its own; None: it keeps
         that.
+      on_grid: kernels whose codes are written, as `compressed` says, in place of their
+        values.
       max_shard_bytes: a checkpoint larger than that is split into files of at most
         that many bytes of tensors; only a single larger tensor exceeds it.
 
     Raises:
       UserError: the folder is `like` itself, holds anything else, or cannot be
-        written; heads that cannot be made up to `n_embd`; several classifiers.
+        written; heads that cannot be made up to `n_embd`, or that would have to be
+        with a grid; several classifiers, or one that transformers has not.
       ValueError: params that are not those of `config`.
     """
     like = None if like is None else pathlib.Path(like)
@@ -65,22 +73,36 @@ def save(
         raise errors.UserError(
             f"{folder}: a Hugging Face model has one classifier, this one {several}"
         )
+    family = families.FAMILIES[config.family]
+    if on_grid is not None and padding.is_padded(config):
+        raise errors.UserError(
+            f"{folder}: {family.title} models of transformers have no such heads or "
+            "neurons; they are filled up with zeros, which does not go with a grid"
+        )
     config = padding.padded(config)
-    order = names.in_hf_order(config)
-    entries = [
-        safetensors_file.Entry(name, np.dtype(flat[leaf.path].dtype), leaf.hf_shape)
-        for name, leaf, _ in order
-    ]
-    places = {name: (leaf, place) for name, leaf, place in order}
+    contents: list[tuple[safetensors_file.Entry, _Read]] = []
+    for name, leaf, part, layer in names.in_hf_order(config):
+        read = functools.partial(pieces, flat[leaf.path], leaf, part, layer)
+        if on_grid is not None and leaf.path in on_grid.scales:
+            contents += compressed.tensors_of(
+                *(name, leaf, part, layer, read, on_grid),
+                activation_bits=config.activation_bits,
+                is_conv1d=family.has_conv1d,
+            )
+        else:
+            dtype = np.dtype(flat[leaf.path].dtype)
+            contents.append((safetensors_file.Entry(name, dtype, part.hf_shape), read))
+    entries = [entry for entry, _ in contents]
+    reads = {entry.name: read for entry, read in contents}
     shards = _split(entries, max_shard_bytes)
     with folders.replacing(pathlib.Path(folder), source=like) as staging:
         is_writer = jax.process_index() == 0
         for file_name, shard in shards.items():
-            write_file(staging / file_name, shard, flat, places)
+            write_file(staging / file_name, shard, reads)
         if is_writer:
             if len(shards) > 1:
                 _write_index(staging, shards)
-            dtype = widest([entry.dtype for entry in entries])
+            dtype = widest([np.dtype(leaf.dtype) for leaf in flat.values()])
             folders.write_sidecars(
                 staging,
                 config,
@@ -88,29 +110,26 @@ def save(
                 like=like,
                 tokenizer=tokenizer,
                 chat_template=chat_template,
+                on_grid=on_grid,
             )
 
 
 def write_file(
     path: pathlib.Path,
     entries: list[safetensors_file.Entry],
-    flat: Mapping[str, Any],
-    places: Mapping[str, tuple[names.Leaf, int]],
+    reads: Mapping[str, _Read],
 ) -> None:
     """Writes a safetensors file; all processes must call this, the first one writes.
 
     Args:
-      flat: leaves by slash path.
-      places: of each entry's name, its leaf and its place in that.
+      reads: of each entry's name, what gives its tensor in pieces whose bytes follow
+        each other.
     """
     with _opened(path if jax.process_index() == 0 else None) as write:
         entries = safetensors_file.in_file_order(entries)
         write(safetensors_file.header(entries))
         for entry in entries:
-            leaf, place = places[entry.name]
-            for piece in pieces(flat[leaf.path], leaf, place):
-                if leaf.is_stacked:
-                    piece = padding.pad(piece, leaf.layer_shape)
+            for piece in reads[entry.name]():
                 # A buffer of bfloat16 is nothing that Python knows.
                 flat_piece = np.ascontiguousarray(piece).reshape(-1)
                 write(flat_piece.view(np.uint8).data)
@@ -146,24 +165,32 @@ def widest(dtypes: list[np.dtype]) -> np.dtype:
     return dtypes[0] if len(set(dtypes)) == 1 else np.dtype(np.float32)
 
 
-def pieces(leaf: Any, entry: names.Leaf, place: int) -> Iterator[np.ndarray]:
+def pieces(
+    leaf: Any, entry: names.Leaf, part: names.Part, layer: int
+) -> Iterator[np.ndarray]:
     """One tensor of a leaf on this host, in pieces whose bytes follow each other.
 
-    Always of fresh arrays: reading a sharded one as numpy would keep what was
-    gathered for as long as the params themselves live.
+    What the leaf has less than `entry`, neurons and heads, is zeros. Always of fresh
+    arrays: reading a sharded one as numpy would keep what was gathered for as long as
+    the params themselves live.
     """
-    if not isinstance(leaf, jax.Array):
-        yield np.asarray(leaf)[place] if entry.is_stacked else np.asarray(leaf)
-    elif entry.is_stacked:
-        part = jax.lax.dynamic_index_in_dim(leaf, np.int32(place), keepdims=False)
-        yield sharding.to_host(part)
+    if entry.is_stacked:
+        if isinstance(leaf, jax.Array):
+            own = jax.lax.dynamic_index_in_dim(leaf, np.int32(layer), keepdims=False)
+            own = sharding.to_host(own)
+        else:
+            own = np.asarray(leaf)[layer]
+        yield part.of_leaf(padding.pad(own, entry.layer_shape))
+    elif not isinstance(leaf, jax.Array):
+        yield np.asarray(leaf)
     else:
+        # These lie in the checkpoint as they do here.
         count = leaf.shape[0]
         rows = max(1, _PIECE_BYTES * count // leaf.nbytes)
         for start in range(0, count, rows):
             size = min(rows, count - start)
-            part = jax.lax.dynamic_slice_in_dim(leaf, np.int32(start), size)
-            yield sharding.to_host(part)
+            rows_of = jax.lax.dynamic_slice_in_dim(leaf, np.int32(start), size)
+            yield sharding.to_host(rows_of)
 
 
 def _split(

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import jax
 
-from gptjax import errors, model, sharding
-from gptjax.convert import hf_config
+from gptjax import errors, grids, model, sharding
+from gptjax.convert import compressed, hf_config
 
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
@@ -70,7 +70,7 @@ def replacing(
     is_first = jax.process_index() == 0
     try:
         if is_first:
-            _check_replaceable(folder, source, ours)
+            check_replaceable(folder, source=source, ours=ours)
             folder.parent.mkdir(parents=True, exist_ok=True)
             for leftover in (staging, replaced):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -92,10 +92,16 @@ def replacing(
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check_replaceable(
-    folder: pathlib.Path, source: pathlib.Path | None, ours: Container[str]
+def check_replaceable(
+    folder: pathlib.Path,
+    *,
+    source: pathlib.Path | None,
+    ours: Container[str] = MODEL,
 ) -> None:
-    """Raises a `UserError` if replacing `folder` would lose something."""
+    """Raises a `UserError` if `replacing` the folder would lose something.
+
+    For what takes long before it writes.
+    """
     if source is not None and folder.resolve() == pathlib.Path(source).resolve():
         raise errors.UserError(f"{folder}: is the source too; write to another folder")
     if not folder.exists():
@@ -118,6 +124,7 @@ def write_sidecars(
     like: pathlib.Path | None,
     tokenizer: Tokenizer | None = None,
     chat_template: str | None = None,
+    on_grid: grids.OnGrid | None = None,
     is_native: bool = False,
 ) -> None:
     """config.json, generation_config.json and the tokenizer's files, if there are any.
@@ -127,6 +134,7 @@ def write_sidecars(
       like: the model folder whose token ids, labels and tokenizer are kept.
       tokenizer: what is written with its token ids in place of those; None: those.
       chat_template: as for `exporting.save`.
+      on_grid: as for `exporting.save`.
       is_native: whether it is a gptjax folder.
     """
     source = {}
@@ -139,6 +147,8 @@ def write_sidecars(
     values = hf_config.to_values(
         config, dtype=dtype, like={**source, **ids}, is_native=is_native
     )
+    if on_grid is not None:
+        values |= compressed.settings_of(config, on_grid.grid)
     hf_config.write_json(folder / hf_config.FILE, values)
     if like is not None and (like / GENERATION).is_file():
         if ids:

@@ -1,7 +1,7 @@
 """config.json of a Hugging Face folder <-> `model.Config`.
 
-A field that changes what a GPT-2 computes is either in `model.Config` or refused
-here: a checkpoint is never read as a model that it is not.
+A field that changes what a GPT computes is either in `model.Config` or refused here: a
+checkpoint is never read as a model that it is not.
 """
 
 import dataclasses
@@ -16,30 +16,15 @@ from typing import Any
 import numpy as np
 
 from gptjax import errors, model
+from gptjax.convert import compressed, families
 
 FILE = "config.json"
 PARAMS = "params"
 """The folder of the weights in a gptjax folder; a Hugging Face folder has none."""
 
-# Fields of `model.Config` that stock transformers has not, and which stand in the
-# config.json of gptjax folders alone.
-OWN = ("head_dim", "classifiers")
-
-LANGUAGE = "GPT2LMHeadModel"
-CLASSIFIERS = {
-    False: "GPT2ForSequenceClassification",
-    True: "GPT2ForTokenClassification",
-}
-"""The architectures, as transformers calls them, that folders hold; classifiers by
-whether they label tokens."""
-
-# `GPT2Config.attribute_map`: other names that transformers reads fields by.
-ALIASES = {
-    "hidden_size": "n_embd",
-    "max_position_embeddings": "n_positions",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-}
+# Fields of `model.Config` that the config.json of gptjax folders may hold where that of
+# a family's stock models cannot.
+OWN = ("head_dim", "n_inner", "classifiers")
 
 # Fields, of any transformers version, that leave the scores of the next token alone:
 # decoding, bookkeeping, other heads. They are kept from a source's config.json as they
@@ -54,36 +39,23 @@ HARMLESS = re.compile(
     r"|diversity_penalty|temperature|top_[kp]|typical_p|(repetition|length)_penalty"
     r"|(encoder_)?no_repeat_ngram_size|bad_words_ids|num_return_sequences"
     r"|return_dict_in_generate|remove_invalid_values|(begin_)?suppress_tokens"
-    r"|exponential_decay_length_penalty"
+    r"|exponential_decay_length_penalty|max_sequence_length|unsloth_(fixed|version)"
 )
 
-# Fields that are implemented at one value only, that of a plain GPT-2.
+# Fields that are implemented at one value only, that of a plain GPT.
 FIXED = {
-    "model_type": "gpt2",
     "add_cross_attention": False,
     "chunk_size_feed_forward": 0,
     "is_encoder_decoder": False,
-    "n_special": 0,
     "pruned_heads": {},
     "tie_encoder_decoder": False,
     "use_bfloat16": False,
 }
 
-# What transformers writes beside the fields of `model.Config`.
-STOCK = {
-    "add_cross_attention": False,
-    "model_type": "gpt2",
-    "pad_token_id": None,
-    "summary_activation": None,
-    "summary_first_dropout": 0.1,
-    "summary_proj_to_labels": True,
-    "summary_type": "cls_index",
-    "summary_use_proj": True,
-    "use_cache": True,
-}
 _STOCK_END_OF_TEXT = 50256
 
 _FIELDS = {field.name: field for field in dataclasses.fields(model.Config)}
+_PLAIN = (int, float, bool, str, int | None)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -123,6 +95,19 @@ def read_config(folder: str | pathlib.Path) -> model.Config:
     return parse(read_json(path), where=str(path), is_native=is_native)
 
 
+def read_quantization(folder: pathlib.Path) -> compressed.Settings | None:
+    """How kernels in a folder are stored on a grid; None: they are not.
+
+    Raises:
+      UserError: as `read_config` does.
+    """
+    path = folder / FILE
+    values = read_json(path).get(compressed.KEY)
+    if values is None:
+        return None
+    return compressed.read_settings(values, where=str(path))
+
+
 def parse(
     values: Mapping[str, Any], *, where: str, is_native: bool = False
 ) -> model.Config:
@@ -132,46 +117,67 @@ def parse(
       where: what error messages begin with.
       is_native: whether they may hold the fields that stock transformers has not.
     """
+    family = families.of(values, where=where)
     fields: dict[str, Any] = {}
+    # What messages call the fields: as the file does, or transformers.
+    names = {own: name for name, own in reversed(family.fields.items())}
+    special: dict[str, Any] = {}
+    fixed = {**FIXED, **family.fixed}
     for key, value in values.items():
-        name = ALIASES.get(key, key)
-        if name in _FIELDS and (is_native or name not in OWN):
+        name = family.fields.get(key)
+        if name is None and is_native and key in OWN:
+            name = key
+        if name is not None:
             if fields.setdefault(name, value) != value:
                 raise errors.UserError(
-                    f"{where}: {name} is given twice, as {fields[name]!r} and {value!r}"
+                    f"{where}: {key} is {value!r}, but {names[name]} is "
+                    f"{fields[name]!r}; both say the same"
                 )
-        elif name in FIXED:
-            if value is not None and value != FIXED[name]:
+            names[name] = key
+        elif key in family.special:
+            special[key] = value
+        elif key == compressed.KEY and value is not None:
+            settings = compressed.read_settings(value, where=where)
+            fields["activation_bits"] = settings.activation_bits
+        elif key in fixed:
+            if value is not None and value != fixed[key]:
                 raise errors.UserError(
                     f"{where}: {key} is {value!r}; gptjax implements only "
-                    f"{FIXED[name]!r}"
+                    f"{fixed[key]!r}"
                 )
-        elif name == "n_ctx":
-            # An old twin of n_positions, checked below.
+        elif key in ("model_type", "n_ctx", *family.ignored):
+            # `n_ctx` is an old twin of n_positions, checked below.
             continue
         elif value is not None and not HARMLESS.fullmatch(key):
             raise errors.UserError(
-                f"{where}: {key} is {value!r}; gptjax knows no such field of a GPT-2"
+                f"{where}: {key} is {value!r}; gptjax knows no such field of "
+                f"{family.title}"
             )
     own = fields.pop("classifiers", None)
-    for name, value in fields.items():
-        fields[name] = _typed(_FIELDS[name], value, where=where)
+    if family.model_type != "gpt2":
+        fields["family"] = family.model_type
     try:
-        config = model.Config(
-            **fields, classifiers=_classifiers(values, own, where=where)
-        )
+        fields = {**family.base, **_all_typed(fields, names)}
+        read = family.read(special, fields)
+        classifiers = _classifiers(values, own, family)
+        fields |= _all_typed(read, names)
     except errors.UserError as error:
         raise errors.UserError(f"{where}: {error}") from error
+    try:
+        config = model.Config(**fields, classifiers=classifiers)
+    except errors.UserError as error:
+        told = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))
+        raise errors.UserError(f"{where}: {told}") from error
     if values.get("n_ctx") not in (None, config.n_positions):
         raise errors.UserError(
-            f"{where}: n_ctx is {values['n_ctx']!r}; it must equal n_positions, "
-            f"{config.n_positions}"
+            f"{where}: n_ctx is {values['n_ctx']!r}; it must equal "
+            f"{names['n_positions']}, {config.n_positions}"
         )
     return config
 
 
 def _classifiers(
-    values: Mapping[str, Any], own: Any, *, where: str
+    values: Mapping[str, Any], own: Any, family: families.Family
 ) -> tuple[model.Classifier, ...]:
     """The classifiers of a config.json: those of a gptjax folder, or Hugging Face's.
 
@@ -179,26 +185,35 @@ def _classifiers(
       own: what stands in `classifiers`.
     """
     if own is not None:
-        return own_classifiers(own, where=where)
-    kinds = {(name,): per_token for per_token, name in CLASSIFIERS.items()}
-    per_token = kinds.get(tuple(values.get("architectures") or ()))
-    if per_token is None:
+        return own_classifiers(own)
+    stated = values.get("architectures") or []
+    if not isinstance(stated, list):
+        raise errors.UserError(f"architectures is {stated!r}; it must be a list")
+    kinds = [kind for kind, name in family.classifiers.items() if stated == [name]]
+    if not kinds:
         return ()
+    (per_token,) = kinds
     kind = values.get("problem_type")
     if not per_token and kind not in (None, "single_label_classification"):
         raise errors.UserError(
-            f"{where}: problem_type is {kind!r}; gptjax implements only "
+            f"problem_type is {kind!r}; gptjax implements only "
             "'single_label_classification'"
         )
     names = values.get("id2label")
     if names is None:
+        key = "num_labels" if "num_labels" in values else "_num_labels"
+        count = values.get(key, 2)
+        if type(count) is not int:
+            raise errors.UserError(f"{key} is {count!r}; it must be an integer")
         # As transformers calls them where nobody did.
-        count = values.get("num_labels", values.get("_num_labels", 2))
         names = {str(number): f"LABEL_{number}" for number in range(count)}
-    if sorted(names) != sorted(str(number) for number in range(len(names))):
+    if not isinstance(names, dict) or names.keys() != {*map(str, range(len(names)))}:
         raise errors.UserError(
-            f"{where}: id2label is {names!r}; it must name the labels from '0' on"
+            f"id2label is {names!r}; it must name the labels from '0' on"
         )
+    padding = values.get("pad_token_id")
+    if padding is not None and type(padding) is not int:
+        raise errors.UserError(f"pad_token_id is {padding!r}; it must be an integer")
     # Where transformers of long ago kept it, and of today keeps whatever it finds.
     task = str(values.get("finetuning_task"))
     is_name = values.get("finetuning_task") and re.fullmatch(r"\w+", task)
@@ -206,13 +221,13 @@ def _classifiers(
         model.Classifier(
             **({"name": task} if is_name else {}),
             labels=tuple(str(names[str(number)]) for number in range(len(names))),
-            pad_token_id=values.get("pad_token_id"),
+            pad_token_id=padding,
             per_token=per_token,
         ),
     )
 
 
-def own_classifiers(own: Any, *, where: str) -> tuple[model.Classifier, ...]:
+def own_classifiers(own: Any) -> tuple[model.Classifier, ...]:
     """The classifiers of a list of JSON objects, as gptjax writes it."""
     try:
         return tuple(
@@ -221,12 +236,29 @@ def own_classifiers(own: Any, *, where: str) -> tuple[model.Classifier, ...]:
         )
     except (TypeError, KeyError) as error:
         raise errors.UserError(
-            f"{where}: classifiers is {own!r}; it must be a list of objects with "
+            f"classifiers is {own!r}; it must be a list of objects with "
             "name, labels and pad_token_id"
         ) from error
 
 
-def _typed(field: dataclasses.Field, value: Any, *, where: str) -> Any:
+def _all_typed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The fields, each of the type that the config has it of.
+
+    Args:
+      names: what config.json calls them, where that is another.
+
+    Raises:
+      UserError: one that is not.
+    """
+    return {
+        name: _typed(_FIELDS[name], value, names.get(name, name))
+        if _FIELDS[name].type in _PLAIN
+        else value
+        for name, value in fields.items()
+    }
+
+
+def _typed(field: dataclasses.Field, value: Any, name: str) -> Any:
     """`value` as the type of `field`; an integer will do for a float."""
     kinds = {int: int, float: (int, float), bool: bool, str: str}
     if value is None and field.default is None:
@@ -237,12 +269,10 @@ def _typed(field: dataclasses.Field, value: Any, *, where: str) -> Any:
         is_right = False
     if not is_right or (wanted is float and not math.isfinite(value)):
         raise errors.UserError(
-            f"{where}: {field.name} is {value!r}; it must be of type {wanted.__name__}"
+            f"{name} is {value!r}; it must be of type {wanted.__name__}"
         )
-    if field.default is None and value < 1:
-        raise errors.UserError(
-            f"{where}: {field.name} is {value}; it must be at least 1"
-        )
+    if wanted is int and value < 1:
+        raise errors.UserError(f"{name} is {value}; it must be at least 1")
     return wanted(value)
 
 
@@ -264,22 +294,38 @@ def to_values(
         architecture (token ids, labels, task parameters) is kept from it.
     """
     like = {} if like is None else like
-    values = dict(STOCK)
+    family = families.FAMILIES[config.family]
+    values = {"pad_token_id": None, "use_cache": True, **family.stock}
     for name in ("bos_token_id", "eos_token_id"):
-        # transformers' default, where the vocabulary has it.
+        # transformers' default of a GPT-2, where the vocabulary has it.
         is_known = config.vocab_size > _STOCK_END_OF_TEXT
         values[name] = _STOCK_END_OF_TEXT if is_known else None
-    values |= {key: value for key, value in like.items() if HARMLESS.fullmatch(key)}
-    for name, field in _FIELDS.items():
-        value = getattr(config, name)
-        if name not in OWN:
-            values[name] = float(value) if field.type is float else value
-        elif value and is_native:
+    source = families.FAMILIES.get(like.get("model_type", "gpt2"), family)
+    # What transformers writes of that family alone.
+    alien = source.stock.keys() - family.stock.keys()
+    values |= {
+        key: value
+        for key, value in like.items()
+        if HARMLESS.fullmatch(key) and key not in alien
+    }
+    values["model_type"] = family.model_type
+    # The first name of each.
+    names = {own: name for name, own in reversed(family.fields.items())}
+    for own, name in names.items():
+        value = getattr(config, own)
+        if own == "n_inner" and own in family.base:
+            # Not all know what a missing width would be.
+            value = config.mlp_width
+        values[name] = float(value) if _FIELDS[own].type is float else value
+    values |= family.write(config)
+    for name in OWN if is_native else ():
+        if name not in names and (value := getattr(config, name)):
             is_plain = isinstance(value, int)
             values[name] = value if is_plain else [*map(dataclasses.asdict, value)]
-    values["architectures"] = [LANGUAGE]
+    values["architectures"] = [family.causal]
     for each in config.classifiers[:1]:
-        values["architectures"] = [CLASSIFIERS[each.per_token]]
+        if not is_native or each.per_token in family.classifiers:
+            values["architectures"] = [_classifying(family, each)]
         for key in ("num_labels", "_num_labels"):
             values.pop(key, None)
         values["id2label"] = {str(n): label for n, label in enumerate(each.labels)}
@@ -298,6 +344,18 @@ def to_values(
     if version is not None:
         values["transformers_version"] = version
     return values
+
+
+def _classifying(family: families.Family, classifier: model.Classifier) -> str:
+    """The architecture of a classifier, as transformers calls it."""
+    name = family.classifiers.get(classifier.per_token)
+    if name is None:
+        what = "tokens" if classifier.per_token else "texts"
+        raise errors.UserError(
+            f"transformers has no {family.title} that labels {what}; keep the model as "
+            "a gptjax folder"
+        )
+    return name
 
 
 def _transformers_version() -> str | None:

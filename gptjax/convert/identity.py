@@ -19,7 +19,7 @@ def digest(folder: pathlib.Path) -> str:
     config = hf_config.read_config(folder).without_dropout()
     found = hashlib.sha256(repr(config).encode())
     try:
-        for file in _weights(folder):
+        for file in weight_files(folder):
             found.update(file.relative_to(folder).as_posix().encode())
             with file.open("rb") as stream:
                 found.update(hashlib.file_digest(stream, "sha256").digest())
@@ -28,9 +28,14 @@ def digest(folder: pathlib.Path) -> str:
     return found.hexdigest()
 
 
-def _weights(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files that `load` reads, in an order of their names."""
+def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of weights that `load` reads: of a gptjax folder by their names, of
+    others the one that it begins with first.
+
+    Raises:
+      UserError: no weights, or a broken index.
+    """
     if native.is_native(folder):
         inside = (folder / hf_config.PARAMS).rglob("*")
         return sorted(path for path in inside if path.is_file())
-    return checkpoint_files.files(folder)
+    return checkpoint_files.weight_files(folder)

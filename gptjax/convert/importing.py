@@ -2,14 +2,22 @@
 
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from gptjax import errors, model, tree
-from gptjax.convert import checkpoint_files, hf_config, names, native, tensors
+from gptjax import errors, grids, model, tree
+from gptjax.convert import (
+    checkpoint_files,
+    compressed,
+    families,
+    hf_config,
+    names,
+    native,
+    tensors,
+)
 
 # XLA's CPU client takes over a buffer that is so aligned instead of copying it.
 _ALIGNMENT_BYTES = 64
@@ -44,19 +52,66 @@ def load(
     if native.is_native(folder):
         return config, native.load(folder, config, shardings=shardings, dtype=dtype)
     leaves = names.leaves(config)
-    found = _check_names(config, leaves, checkpoint_files.open_folder(folder), folder)
+    family = families.FAMILIES[config.family]
+    stored = checkpoint_files.open_folder(folder, family)
+    settings = hf_config.read_quantization(folder)
+    if settings is not None:
+        stored = compressed.decoded(stored, settings, is_conv1d=family.has_conv1d)
+    found = _check_names(config, leaves, stored, folder)
+    return config, placed(config, leaves, found, shardings=shardings, dtype=dtype)
+
+
+def placed(
+    config: model.Config,
+    leaves: Sequence[names.Leaf],
+    found: Mapping[str, tensors.Tensor],
+    *,
+    shardings: Shardings | None,
+    dtype: Any,
+) -> Any:
+    """The params of `config`, made of tensors that are all there.
+
+    Args:
+      leaves: which of them make up which leaf.
+      shardings, dtype: as for `load`.
+
+    Raises:
+      UserError: a tensor of a wrong shape or dtype.
+    """
     dtypes = {leaf.path: _check_tensors(leaf, found, dtype) for leaf in leaves}
     flat_shardings: Mapping[str, Any] = {}
     if shardings is not None:
         flat_shardings = tree.flatten(shardings(model.shapes(config)))
     flat = {}
     for leaf in leaves:
-        parts = [found[name] for name in leaf.names]
         sharding = flat_shardings.get(leaf.path)
-        flat[leaf.path] = _place(leaf, parts, dtypes[leaf.path], sharding)
+        flat[leaf.path] = _place(leaf, found, dtypes[leaf.path], sharding)
         # Else the buffers of later leaves pile up behind a slow transfer.
         flat[leaf.path].block_until_ready()
-    return config, tree.unflatten(flat)
+    return tree.unflatten(flat)
+
+
+def load_grid(folder: str | pathlib.Path) -> grids.OnGrid | None:
+    """Which kernels of a folder are codes, and their scales; None where none are.
+
+    Raises:
+      UserError: as `load` does.
+    """
+    folder = pathlib.Path(folder)
+    config = hf_config.read_config(folder)
+    settings = hf_config.read_quantization(folder)
+    if settings is None or native.is_native(folder):
+        return None
+    grid = settings.grid
+    family = families.FAMILIES[config.family]
+    stored = checkpoint_files.open_folder(folder, family)
+    decoded = compressed.decoded(stored, settings, is_conv1d=family.has_conv1d)
+    scales = {
+        leaf.path: compressed.scales_of(leaf, stored, grid, is_conv1d=family.has_conv1d)
+        for leaf in names.leaves(config)
+        if all(isinstance(decoded[name], compressed.Coded) for name in leaf.names)
+    }
+    return grids.OnGrid(grid, scales)
 
 
 def _check_names(
@@ -66,28 +121,34 @@ def _check_names(
     folder: pathlib.Path,
 ) -> dict[str, tensors.Tensor]:
     """`found` without old buffers and a tied head; an error unless all fits."""
-    found = {name: t for name, t in found.items() if not names.is_buffer(name, config)}
+    family = families.FAMILIES[config.family]
+    head, tokens = map(family.name_of, ("head/embedding", "embed/tokens/embedding"))
+    found = {
+        name: tensor
+        for name, tensor in found.items()
+        if not family.is_buffer(name, config.n_layer)
+    }
     wanted = {name for leaf in leaves for name in leaf.names}
     missing = sorted(wanted - found.keys())
     if missing:
         hint = ""
-        if missing == [names.HEAD]:
+        if missing == [head]:
             hint = "; a checkpoint without a head needs tie_word_embeddings: true"
         raise errors.UserError(
             f"{folder}: the tensor {missing[0]} is missing{_and_more(missing)}{hint}"
         )
-    if names.HEAD in found and names.HEAD not in wanted:
-        if not found[names.HEAD].equals(found[names.TOKENS]):
+    if head in found and head not in wanted:
+        if not found[head].equals(found[tokens]):
             raise errors.UserError(
-                f"{folder}: tie_word_embeddings is true, but {names.HEAD} is not equal "
-                f"to {names.TOKENS}; a head of its own needs tie_word_embeddings: false"
+                f"{folder}: tie_word_embeddings is true, but {head} is not equal to "
+                f"{tokens}; a head of its own needs tie_word_embeddings: false"
             )
-        del found[names.HEAD]
+        del found[head]
     unknown = sorted(found.keys() - wanted)
     if unknown:
         raise errors.UserError(
             f"{found[unknown[0]].file.path}: {unknown[0]}{_and_more(unknown)} is no "
-            "tensor of a GPT-2 language model of this config"
+            f"tensor of a language model of {family.title} with this config"
         )
     return found
 
@@ -100,12 +161,13 @@ def _check_tensors(
     leaf: names.Leaf, found: Mapping[str, tensors.Tensor], dtype: Any
 ) -> np.dtype:
     """The dtype that `leaf` will have; an error if one of its tensors cannot be it."""
-    for name in leaf.names:
+    shapes = {name: part.hf_shape for part in leaf.parts for name in part.names}
+    for name, shape in shapes.items():
         array, path = found[name].array, found[name].file.path
-        if array.shape != leaf.hf_shape:
+        if array.shape != shape:
             raise errors.UserError(
                 f"{path}: {name} has shape {array.shape}; by the config it must be "
-                f"{leaf.hf_shape}"
+                f"{shape}"
             )
         if array.dtype not in tensors.FLOATING:
             raise errors.UserError(
@@ -127,7 +189,10 @@ def _check_tensors(
 
 
 def _place(
-    leaf: names.Leaf, parts: list[tensors.Tensor], dtype: np.dtype, sharding: Any
+    leaf: names.Leaf,
+    found: Mapping[str, tensors.Tensor],
+    dtype: np.dtype,
+    sharding: Any,
 ) -> jax.Array:
     """The leaf made of its tensors, on the devices of `sharding`."""
     buffers: dict[tuple, np.ndarray] = {}
@@ -136,7 +201,7 @@ def _place(
         # Devices that keep copies of the same part ask for it one by one.
         key = tuple(s.indices(n) for s, n in zip(index, leaf.shape, strict=True))
         if key not in buffers:
-            buffers[key] = _read(leaf, parts, dtype, [range(*bounds) for bounds in key])
+            buffers[key] = _read(leaf, found, dtype, [range(*bounds) for bounds in key])
         return buffers[key]
 
     if sharding is None:
@@ -147,25 +212,33 @@ def _place(
 
 def _read(
     leaf: names.Leaf,
-    parts: list[tensors.Tensor],
+    found: Mapping[str, tensors.Tensor],
     dtype: np.dtype,
     ranges: list[range],
 ) -> np.ndarray:
     """The part of a leaf that lies in `ranges`, one for each axis."""
     out = _aligned(tuple(len(r) for r in ranges), dtype)
+    layers, own, targets = range(1), ranges, [out]
     if leaf.is_stacked:
-        layers, *ranges = ranges
-        jobs = [(out[i], leaf.names[n], parts[n]) for i, n in enumerate(layers)]
-    else:
-        jobs = [(out, leaf.names[0], parts[0])]
-    index = tuple(slice(r.start, r.stop) for r in ranges)
-    for target, name, part in jobs:
-        try:
-            part.copy_into(target, shape=leaf.layer_shape, index=index)
-        except FloatingPointError as error:
-            raise errors.UserError(
-                f"{part.file.path}: {name} has numbers too large for {dtype}"
-            ) from error
+        (layers, *own), targets = ranges, list(out)
+    index = [slice(r.start, r.stop) for r in own]
+    for part in leaf.parts:
+        # No mesh splits the axis of which a tensor holds a part.
+        inside = [
+            slice(None) if isinstance(there, slice) and there != slice(None) else here
+            for here, there in zip(index, part.where, strict=True)
+            if isinstance(there, slice)
+        ]
+        for layer, target in zip(layers, targets, strict=True):
+            tensor = found[part.names[layer]]
+            view = part.of_tensor(tensor.array)[tuple(inside)]
+            try:
+                tensor.copy_into(target[part.where], view)
+            except FloatingPointError as error:
+                raise errors.UserError(
+                    f"{tensor.file.path}: {part.names[layer]} has numbers too large "
+                    f"for {dtype}"
+                ) from error
     return out
 
 

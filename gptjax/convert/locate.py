@@ -14,9 +14,9 @@ def resolve(name: str | pathlib.Path) -> pathlib.Path:
     """The model folder that `name` means.
 
     Args:
-      name: a Hugging Face or gptjax folder, a run folder (its `export/` is meant), a
-        folder of one of its rounds, `packaged` for the checkpoint that comes with
-        gptjax, or a name on the Hugging Face hub, which is downloaded once.
+      name: a Hugging Face or gptjax folder, a run folder (its `native/` or `export/`
+        is meant), a folder of one of its rounds, `packaged` for the checkpoint that
+        comes with gptjax, or a name on the Hugging Face hub, which is downloaded once.
 
     Raises:
       UserError: nothing of that name; what was looked for is told.
@@ -26,13 +26,24 @@ def resolve(name: str | pathlib.Path) -> pathlib.Path:
         return assets.checkpoint()
     if folder.is_dir():
         return _in_folder(folder)
+    if folder.suffix == ".gguf" and folder.exists():
+        raise errors.UserError(
+            f"{name}: a GGUF file; `gptjax convert {name} DST` makes a folder of it"
+        )
     if folder.exists():
         raise errors.UserError(
             f"{name}: is a file; a model is a folder with {hf_config.FILE} in it"
         )
     if not _HUB_NAME.fullmatch(str(name)):
         raise errors.UserError(f"{name}: there is no such folder")
-    return _download(str(name))
+    try:
+        return _download(str(name))
+    except errors.UserError as error:
+        if name not in assets.shapes():
+            raise
+        raise errors.UserError(
+            f"{error}; `gptjax init {name} DST` makes one of its shape, untrained"
+        ) from error
 
 
 def stock_name(name: str | pathlib.Path) -> str:
@@ -60,7 +71,7 @@ def _in_folder(folder: pathlib.Path) -> pathlib.Path:
     """The model of an existing folder: itself or, of a run folder, its export; of a
     round's, its model.
 
-    A run that removed heads holds its model as it is, too, which is smaller.
+    A run whose model no Hugging Face folder holds as it is holds that, too, or alone.
     """
     if (folder / hf_config.FILE).is_file():
         return folder

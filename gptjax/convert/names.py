@@ -1,50 +1,66 @@
-"""The table of leaves and their Hugging Face names.
+"""Leaves of params and the tensors of a checkpoint that they are made of.
 
-Hugging Face's GPT-2 keeps linear layers as Conv1D, whose weights are (in, out) as
-Flax's are: a tensor is reshaped to its leaf, never transposed.
+Checkpoints of the families differ in names, in the order and the joining of axes, and
+in whether queries, keys and values lie in one tensor: `families` says how.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
-import re
+from collections.abc import Sequence
+
+import numpy as np
 
 from gptjax import model, tree
+from gptjax.convert import families
 
-PREFIX = "transformer."
-
-# Regex of a leaf's slash path: the tensor's name, and how many of the leaf's axes
-# (without L) make up the tensor's first one; those left make up its second. The
-# order is that of torch's modules.
-NAMES: tree.Rules = (
-    (r"embed/tokens/embedding", ("transformer.wte.weight", 1)),
-    (r"embed/positions/embedding", ("transformer.wpe.weight", 1)),
-    (r"blocks/ln_1/scale", ("transformer.h.{layer}.ln_1.weight", 1)),
-    (r"blocks/ln_1/bias", ("transformer.h.{layer}.ln_1.bias", 1)),
-    (r"blocks/attn/qkv/kernel", ("transformer.h.{layer}.attn.c_attn.weight", 1)),
-    (r"blocks/attn/qkv/bias", ("transformer.h.{layer}.attn.c_attn.bias", 3)),
-    (r"blocks/attn/out/kernel", ("transformer.h.{layer}.attn.c_proj.weight", 2)),
-    (r"blocks/attn/out/bias", ("transformer.h.{layer}.attn.c_proj.bias", 1)),
-    (r"blocks/ln_2/scale", ("transformer.h.{layer}.ln_2.weight", 1)),
-    (r"blocks/ln_2/bias", ("transformer.h.{layer}.ln_2.bias", 1)),
-    (r"blocks/mlp/up/kernel", ("transformer.h.{layer}.mlp.c_fc.weight", 1)),
-    (r"blocks/mlp/up/bias", ("transformer.h.{layer}.mlp.c_fc.bias", 1)),
-    (r"blocks/mlp/down/kernel", ("transformer.h.{layer}.mlp.c_proj.weight", 1)),
-    (r"blocks/mlp/down/bias", ("transformer.h.{layer}.mlp.c_proj.bias", 1)),
-    (r"ln_f/scale", ("transformer.ln_f.weight", 1)),
-    (r"ln_f/bias", ("transformer.ln_f.bias", 1)),
-    (r"head/embedding", ("lm_head.weight", 1)),
-    (r"classifiers/\w+/weight", ("score.weight", 1)),
-    (r"taggers/\w+/weight", ("classifier.weight", 1)),
-    (r"taggers/\w+/bias", ("classifier.bias", 1)),
+# The axes of leaves, without L. P: places of a table.
+_AXES: tree.Rules = (
+    (r"(embed/tokens|head)/embedding", "V D"),
+    (r"embed/positions/embedding", "P D"),
+    (r"head/bias", "V"),
+    (r"(embed/norm|ln_f|blocks/ln_[12])/(scale|bias)", "D"),
+    (r"blocks/attn/qkv/kernel", "D J G K"),
+    (r"blocks/attn/qkv/bias", "J G K"),
+    (r"blocks/attn/norms/[qk]/(scale|bias)", "K"),
+    (r"blocks/attn/out/kernel", "H K D"),
+    (r"blocks/mlp/(up|gate)/kernel", "D F"),
+    (r"blocks/mlp/(up|gate)/bias", "F"),
+    (r"blocks/mlp/down/kernel", "F D"),
+    (r"blocks/(attn/out|mlp/down)/bias", "D"),
+    (r"(classifiers|taggers)/\w+/weight", "N D"),
+    (r"taggers/\w+/bias", "N"),
 )
 
-_POSITIONS = {value: position for position, (_, value) in enumerate(NAMES)}
 
-# Causal masks that transformers before 4.31 stored beside the weights.
-BUFFER = re.compile(r"transformer\.h\.(\d+)\.attn\.(bias|masked_bias)")
-HEAD = "lm_head.weight"
-TOKENS = "transformer.wte.weight"
+# Of axis J of `attn/qkv`.
+_PARTS = {"queries": slice(None, -2), "keys": -2, "values": -1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Tensors that hold a leaf, or the same part of all its layers."""
+
+    names: tuple[str, ...]
+    """Of the L layers in order, or one if the leaf is not stacked."""
+    hf_shape: tuple[int, ...]
+    """The shape of each."""
+    sizes: tuple[int, ...]
+    """The same with joined axes apart."""
+    order: tuple[int, ...]
+    """Which of these are the leaf's axes."""
+    where: tuple[slice | int, ...]
+    """Where the part lies in a layer of the leaf."""
+
+    def of_tensor(self, array: np.ndarray) -> np.ndarray:
+        """A tensor as the leaf has it; a view."""
+        return array.reshape(self.sizes).transpose(self.order)
+
+    def of_leaf(self, array: np.ndarray) -> np.ndarray:
+        """A layer of the leaf as the tensor that holds this part of it."""
+        back = np.argsort(self.order)
+        return array[self.where].transpose(back).reshape(self.hf_shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,65 +71,108 @@ class Leaf:
     """Its slash path."""
     shape: tuple[int, ...]
     """With the leading L, where it is stacked."""
-    names: tuple[str, ...]
-    """Hugging Face names: of its L layers in order, or one if it is not stacked."""
-    hf_shape: tuple[int, ...]
-    """The shape of each of these tensors."""
+    parts: tuple[Part, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all its tensors."""
+        return tuple(name for part in self.parts for name in part.names)
 
     @property
     def is_stacked(self) -> bool:
-        """Whether its first axis is L, with one tensor for each layer."""
+        """Whether its first axis is L, with tensors for each layer."""
         return self.path.startswith("blocks/")
 
     @property
     def layer_shape(self) -> tuple[int, ...]:
-        """The part of the leaf that one tensor fills."""
+        """The part of the leaf that the tensors of one layer fill."""
         return self.shape[1:] if self.is_stacked else self.shape
 
 
+def part(
+    tensor: families.Tensor, axes: str, shape: tuple[int, ...], layers: int
+) -> Part:
+    """What a tensor holds of a leaf.
+
+    Args:
+      axes: of the leaf, without L, and their sizes, `shape`.
+      layers: how many tensors there are.
+    """
+    names = axes.split()
+    where: list[slice | int] = [slice(None)] * len(names)
+    sizes = dict(zip(names, shape, strict=True))
+    if tensor.part is not None:
+        there = where[names.index("J")] = _PARTS[tensor.part]
+        if isinstance(there, slice):
+            sizes["J"] = len(range(sizes["J"])[there])
+        else:
+            names.remove("J")
+    joined = [each.split() for each in groups(tensor.axes)]
+    order = [name for group in joined for name in group]
+    return Part(
+        names=tuple(tensor.name.format(layer=layer) for layer in range(layers)),
+        hf_shape=tuple(math.prod(sizes[name] for name in group) for group in joined),
+        sizes=tuple(sizes[name] for name in order),
+        order=tuple(order.index(name) for name in names),
+        where=tuple(where),
+    )
+
+
+def groups(axes: str) -> list[str]:
+    """Axes, each for itself, and those of a pair of brackets together."""
+    found, rest = [], axes
+    while rest := rest.strip():
+        is_joined = rest.startswith("(")
+        own, _, rest = rest.removeprefix("(").partition(")" if is_joined else " ")
+        found.append(own)
+    return found
+
+
+def axes_of(path: str) -> str:
+    """The axes of a leaf, without L."""
+    return next(axes for rule, axes in _AXES if tree.covers(rule, path))
+
+
+@functools.cache
 def leaves(config: model.Config) -> tuple[Leaf, ...]:
-    """Every leaf of the params of `config`, in the order of the table."""
+    """Every leaf of the params of `config`, in the order of the family's table."""
+    return leaves_by(config, families.FAMILIES[config.family].rules)
+
+
+@functools.cache
+def leaves_by(config: model.Config, rules: tree.Rules) -> tuple[Leaf, ...]:
+    """The same of another table, like `families.Family.rules`."""
     shapes = {p: leaf.shape for p, leaf in tree.flatten(model.shapes(config)).items()}
     # A tied model has no head of its own, a language model no classifier.
-    present = [rule for rule in NAMES if any(tree.covers(rule[0], p) for p in shapes)]
-    table = tree.match(present, shapes, table="Hugging Face names")
+    present = [rule for rule in rules if any(tree.covers(rule[0], p) for p in shapes)]
+    table = tree.match(present, shapes, table="names of tensors")
+    places = {tensors: place for place, (_, tensors) in enumerate(rules)}
     result = []
-    by_rule = sorted(table.items(), key=lambda item: _POSITIONS[item[1]])
-    for path, (name, rows) in by_rule:
-        stacked = "{layer}" in name
-        layer_shape = shapes[path][1:] if stacked else shapes[path]
-        first, second = layer_shape[:rows], layer_shape[rows:]
-        result.append(
-            Leaf(
-                path=path,
-                shape=shapes[path],
-                names=tuple(
-                    name.format(layer=layer)
-                    for layer in range(config.n_layer if stacked else 1)
-                ),
-                hf_shape=(math.prod(first), *((math.prod(second),) if second else ())),
-            )
-        )
+    for path, tensors in sorted(table.items(), key=lambda item: places[item[1]]):
+        layers = config.n_layer if path.startswith("blocks/") else 1
+        own = shapes[path][1:] if path.startswith("blocks/") else shapes[path]
+        parts = (part(tensor, axes_of(path), own, layers) for tensor in tensors)
+        result.append(Leaf(path, shapes[path], tuple(parts)))
     return tuple(result)
 
 
-def in_hf_order(config: model.Config) -> list[tuple[str, Leaf, int]]:
-    """Every tensor's name, leaf and place in it, as a torch state dict orders them."""
+def in_hf_order(config: model.Config) -> list[tuple[str, Leaf, Part, int]]:
+    """Every tensor: its name, leaf, part and layer, as a torch state dict orders them.
+
+    Tensors of one layer come before those of the next.
+    """
+    return in_order(leaves(config))
+
+
+def in_order(leaves: Sequence[Leaf]) -> list[tuple[str, Leaf, Part, int]]:
+    """`in_hf_order` of leaves of any table."""
     order = []
-    for _, run in itertools.groupby(leaves(config), lambda leaf: leaf.is_stacked):
+    for _, run in itertools.groupby(leaves, lambda leaf: leaf.is_stacked):
         run = list(run)
-        for place in range(len(run[0].names)):
-            order += [(leaf.names[place], leaf, place) for leaf in run]
+        for place in range(len(run[0].parts[0].names)):
+            order += [
+                (part.names[place], leaf, part, place)
+                for leaf in run
+                for part in leaf.parts
+            ]
     return order
-
-
-def canonical(name: str) -> str:
-    """A tensor's name with the prefix that a bare `GPT2Model` leaves out."""
-    is_bare = re.match(r"(wte|wpe|h|ln_f)\.", name) is not None
-    return PREFIX + name if is_bare else name
-
-
-def is_buffer(name: str, config: model.Config) -> bool:
-    """Whether the tensor called `name` (canonical) is an old stored causal mask."""
-    found = BUFFER.fullmatch(name)
-    return found is not None and int(found[1]) < config.n_layer

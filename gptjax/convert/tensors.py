@@ -79,18 +79,18 @@ class Tensor:
     """A view of the file: reading it reads the file."""
     file: MappedFile
 
-    def copy_into(
-        self, out: np.ndarray, *, shape: tuple[int, ...], index: tuple[slice, ...]
-    ) -> None:
-        """Copies `array.reshape(shape)[index]` to `out`, casting to its dtype.
+    def copy_into(self, out: np.ndarray, view: np.ndarray) -> None:
+        """Copies `view`, of `array` and in the shape of `out`, casting to its dtype.
 
         Raises:
           FloatingPointError: a number that `out` is too narrow for.
         """
-        part = self.array.reshape(shape)[index]
+        # In the order of the file: by the axis that lies furthest apart there.
+        axis = int(np.argmax(view.strides)) if view.ndim else 0
+        view, out = np.moveaxis(view, axis, 0), np.moveaxis(out, axis, 0)
         with np.errstate(over="raise"):
-            for rows in _pieces(part):
-                out[rows] = part[rows]
+            for rows in _pieces(view):
+                out[rows] = view[rows]
                 self.file.release()
 
     def equals(self, other: "Tensor") -> bool:

@@ -27,8 +27,8 @@ def weights_bytes(config: model.Config, params: Any) -> int:
     flat = exporting.check(config, params)
     packer = zlib.compressobj(LEVEL)
     size = 0
-    for _, leaf, place in names.in_hf_order(config):
-        for piece in exporting.pieces(flat[leaf.path], leaf, place):
+    for _, leaf, part, layer in names.in_hf_order(config):
+        for piece in exporting.pieces(flat[leaf.path], leaf, part, layer):
             numbers = np.ascontiguousarray(piece, np.float32).reshape(-1)
             size += len(packer.compress(numbers.data))
     return size + len(packer.flush())

@@ -3,6 +3,8 @@
 from gptjax.data.augmentation import Augmentation as Augmentation
 from gptjax.data.batches import Batches as Batches
 from gptjax.data.cache import cache_folder as cache_folder
+from gptjax.data.chats import own_template as own_template
+from gptjax.data.corpus import listed as listed
 from gptjax.data.corpus import utf8_bytes as utf8_bytes
 from gptjax.data.example_batches import ExampleBatches as ExampleBatches
 from gptjax.data.example_batches import fill as fill

@@ -28,13 +28,19 @@ class Template:
     """Hugging Face's, whose special tokens the template may write."""
 
     def write(
-        self, messages: Sequence[Mapping[str, str]], place: str, *, asks: bool
+        self,
+        messages: Sequence[Mapping[str, str]],
+        place: str,
+        *,
+        asks: bool,
+        **more: Any,
     ) -> str:
         """A chat as text.
 
         Args:
           place: of the chat, for messages.
           asks: whether it ends with what introduces an answer of the assistant.
+          more: what else transformers and the template take.
 
         Raises:
           UserError: the template is none, or refuses the chat.
@@ -47,6 +53,7 @@ class Template:
                 chat_template=self.text,
                 tokenize=False,
                 add_generation_prompt=asks,
+                **more,
             )
         except jinja2.TemplateSyntaxError as error:
             raise errors.UserError(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gptjax import errors
@@ -61,6 +61,17 @@ def as_text(value: Any, place: str, column: str) -> str:
         return value
     kind = "null" if value is None else type(value).__name__
     raise errors.UserError(f"{place}: column {column!r} holds no text but {kind}")
+
+
+def listed(texts: Sequence[Any]) -> Sequence[Any]:
+    """Several texts as they are.
+
+    Raises:
+      UserError: one text, whose letters would be taken for texts.
+    """
+    if isinstance(texts, str):
+        raise errors.UserError(f"{texts[:40]!r} is one text; give a list of texts")
+    return texts
 
 
 def utf8_bytes(text: str, place: str) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gptjax import errors
+from gptjax import errors, rounding
 from gptjax.data import examples as examples_lib
 from gptjax.data import packing
 from gptjax.data.batches import check_stream
@@ -21,7 +21,7 @@ def padded_length(tokens: int, longest: int) -> int:
     """How long a batch is whose longest text has so many tokens: a power of two, that
     few programs are compiled, and `longest` at most.
     """
-    return min(max(_SMALLEST, 1 << (tokens - 1).bit_length()), longest)
+    return min(max(_SMALLEST, rounding.power_of_two(tokens)), longest)
 
 
 def fill(

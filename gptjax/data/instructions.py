@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,8 +117,9 @@ def read_instructions(
     """The instructions of a source.
 
     Prompt and completion are tokenized apart, so that no token is half of each and
-    generation finds prompts as training had them; so are the turns of a chat. Every
-    example ends with the end-of-text token, which is learnt.
+    generation finds prompts as training had them; so are the turns of a chat. A prompt
+    begins with what the tokenizer puts before a text; in a chat the template says so.
+    Every example ends with the end-of-text token, which is learnt.
 
     Args:
       chat_template: see `chats.template_of`.
@@ -139,7 +140,8 @@ def read_instructions(
         if template is None and any(record.messages for record in some):
             template, is_new = chats.template_of(tokenizer, chat_template)
         parts = [_parts(record, template) for record in some]
-        for record, own in zip(some, _tokenize(parts, tokenizer), strict=True):
+        opened = [not record.messages for record in some]
+        for record, own in zip(some, _tokenize(parts, opened, tokenizer), strict=True):
             example = [token for tokens, _ in own for token in tokens]
             is_learnt = [part for tokens, part in own for _ in tokens]
             if not own[0][0]:
@@ -170,15 +172,24 @@ def _parts(record: records.Record, template: chats.Template | None) -> list[chat
 
 
 def _tokenize(
-    examples: Iterable[Sequence[chats.Part]], tokenizer: Tokenizer
+    examples: Sequence[Sequence[chats.Part]],
+    opened: Sequence[bool],
+    tokenizer: Tokenizer,
 ) -> Iterator[list[tuple[list[int], bool]]]:
-    """Each example's parts as token ids, with whether they are learnt."""
-    examples = list(examples)
+    """Each example's parts as token ids, with whether they are learnt.
+
+    Args:
+      opened: for each, whether it begins with what the tokenizer puts before a text.
+    """
     texts = [part.text for parts in examples for part in parts]
-    # Without what the tokenizer would put around a text.
+    # Without what the tokenizer would put around each part.
     found = iter(tokenizer.backend.encode_batch(texts, add_special_tokens=False))
-    for parts in examples:
-        yield [(next(found).ids, part.is_learnt) for part in parts]
+    opening = tokenizer.opened("") if any(opened) else []
+    for parts, is_opened in zip(examples, opened, strict=True):
+        ids = [next(found).ids for _ in parts]
+        if is_opened:
+            ids[0] = opening + ids[0]
+        yield [(own, part.is_learnt) for own, part in zip(ids, parts, strict=True)]
 
 
 def prompt_ids(
@@ -209,7 +220,7 @@ def prompt_ids(
         assert isinstance(prompt, str)
         before = "" if style is None else records.code(style)
         parts = [chats.Part(before + prompt, False)]
-    (own,) = _tokenize([parts], tokenizer)
+    (own,) = _tokenize([parts], [not is_chat], tokenizer)
     return [token for tokens, _ in own for token in tokens]
 
 

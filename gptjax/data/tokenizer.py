@@ -102,6 +102,32 @@ class Tokenizer:
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         return {name: getattr(self.loaded, name) for name in names}
 
+    def opened(self, text: str) -> list[int]:
+        """The tokens of a text that is to be gone on with.
+
+        What the tokenizer puts before a text is there (<s>, [CLS]), and what it puts
+        after one is not (</s>, [SEP]): this one has no end yet.
+        """
+        found = self.backend.encode(text)
+        added = found.special_tokens_mask
+        length = len(added)
+        while length and added[length - 1]:
+            length -= 1
+        # Of an empty text there is nothing but what is put around it.
+        return found.ids[:length] or found.ids[:1]
+
+    def continuation(self, prompt: Sequence[int], new: Sequence[int]) -> str:
+        """What new tokens add to the text of a prompt.
+
+        By themselves they would lose the space before their first word in tokenizers
+        that take it for the beginning of a text (SentencePiece's, GPT-1's).
+        """
+        before, whole = (self.loaded.decode(ids) for ids in (prompt, [*prompt, *new]))
+        if whole.startswith(before):
+            return whole[len(before) :]
+        # A prompt that ends within a character.
+        return self.loaded.decode(new)
+
     def _known(self, folder: pathlib.Path) -> pathlib.Path | None:
         """Where facts are kept, by all that loading reads; None for a hub's."""
         source = pathlib.Path(self.name).expanduser()

@@ -6,6 +6,15 @@ import numpy as np
 
 from gptjax import errors
 
+LONGEST = 2048
+"""Tokens of a window unless more are asked for: models that read much longer texts are
+measured so, too, and attention over 131,072 tokens takes 64 GB for each head."""
+
+
+def context_of(n_positions: int, wanted: int | None = None) -> int:
+    """The tokens of a window: those wanted, or all positions up to `LONGEST`."""
+    return min(n_positions, LONGEST) if wanted is None else wanted
+
 
 def check(*, context: int, stride: int, n_positions: int, tokens: int) -> None:
     """Raises a `UserError` unless windows of this kind can be cut from a text."""

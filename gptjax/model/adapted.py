@@ -21,7 +21,7 @@ from gptjax import tree
 A, B = "lora_a", "lora_b"
 
 KERNELS: tree.Rules = (
-    (r"blocks/(attn/qkv|mlp/up|mlp/down)/kernel", 1),
+    (r"blocks/(attn/qkv|mlp/(up|gate|down))/kernel", 1),
     (r"blocks/attn/out/kernel", 2),
 )
 """What can have an adapter, and how many of a layer's axes are inputs."""
@@ -68,15 +68,6 @@ class Adapted:
 
 def _is_adapted(leaf: Any) -> bool:
     return isinstance(leaf, Adapted)
-
-
-def values(block_params: Any) -> Any:
-    """One layer's params, with what its adapters make of them."""
-    return jax.tree.map(
-        lambda leaf: leaf.value() if _is_adapted(leaf) else leaf,
-        block_params,
-        is_leaf=_is_adapted,
-    )
 
 
 def adapt(params: Any, adapter: Any, *, scaling: float) -> Any:

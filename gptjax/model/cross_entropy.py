@@ -11,8 +11,10 @@ from gptjax.model.compute import Compute
 
 def per_token(
     x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, *, compute: Compute
-) -> jax.Array:
-    """The negative log-likelihood of each target, float32 BT, in nats.
+) -> tuple[jax.Array, jax.Array]:
+    """Of each target the negative log-likelihood, and whether no token is likelier.
+
+    Float32 BT, in nats, and bool BT.
 
     Args:
       x_BTD: what the head reads, after the final norm.
@@ -25,10 +27,13 @@ def per_token(
 
         def one(chunk):
             x_CD, targets_C = chunk
-            return _nll(chunked.logits(x_CD, head_VD), targets_C)[0]
+            logits_CV = chunked.logits(x_CD, head_VD)
+            picked_C = _picked(logits_CV, targets_C)
+            return _nll(logits_CV, targets_C)[0], picked_C == logits_CV.max(-1)
 
         cut = chunked.Chunks(targets_BT.shape, len(head_VD), compute)
-        return cut.join(jax.lax.map(one, (cut(x_BTD), cut(targets_BT))))
+        found = jax.lax.map(one, (cut(x_BTD), cut(targets_BT)))
+        return jax.tree.map(cut.join, found)
 
     tokens = chunked.tokens_spec(compute, targets_BT.shape[1])
     run = chunked.mapped(local, compute, (tokens, chunked.HEAD, tokens), tokens)
@@ -52,7 +57,7 @@ def total(
     Returns:
       A float32 scalar, in nats, to be differentiated by `x_BTD` and `head_VD`.
     """
-    nll_BT = per_token(x_BTD, head_VD, targets_BT, compute=compute)
+    nll_BT, _ = per_token(x_BTD, head_VD, targets_BT, compute=compute)
     return (weights_BT * nll_BT).sum()
 
 
@@ -88,8 +93,12 @@ def _nll(
     highest_C = logits_CV.max(-1)
     powers_CV = jnp.exp(logits_CV - highest_C[:, None])
     sums_C = powers_CV.sum(-1)
-    picked_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
-    return highest_C + jnp.log(sums_C) - picked_C, powers_CV, sums_C
+    nll_C = highest_C + jnp.log(sums_C) - _picked(logits_CV, targets_C)
+    return nll_C, powers_CV, sums_C
+
+
+def _picked(logits_CV: jax.Array, targets_C: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
 
 
 def nll_and_slope(

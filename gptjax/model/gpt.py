@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.model import adapted, attention, derivatives, dropout, layers
+from gptjax.model import attention, derivatives, derived, dropout, layers, positions
+from gptjax.model import plain_attention as plain
 from gptjax.model.compute import DEFAULT, Compute
 from gptjax.model.config import Config
 
@@ -179,6 +180,7 @@ def _run(
         config,
         compute,
         length=length,
+        places_BT=positions_BT,
         segments_BT=segments_BT,
         drops=dropout_key is not None and config.attn_pdrop > 0,
     )
@@ -197,15 +199,16 @@ def _run(
             dropout.scaled(key, scale)
             for key in ((None,) * 3 if layer_keys is None else layer_keys)
         )
-        block = merge(block_def, adapted.values(block_params))
+        block = merge(block_def, derived.values(block_params))
         weights_BHTS = None
 
         def attend_here(q, k, v):
             nonlocal weights_BHTS
             if attends:
-                weights_BHTS = attention.log_weights(
-                    q, k, segments_BT, scale=attention.scale_of(config, layer)
+                turned = (
+                    positions.rotated(config.positions, x, positions_BT) for x in (q, k)
                 )
+                weights_BHTS = plain.log_weights(config, layer, *turned, segments_BT)
             return attend(q, k, v, layer, attn_key)
 
         x_BTD = block(x_BTD, attend_here, tuple(residual_keys))

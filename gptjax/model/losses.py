@@ -24,9 +24,21 @@ def token_losses(
       x_BTD: what left the last block.
       targets_BT: token ids below V.
     """
+    return token_scores(config, params, x_BTD, targets_BT, compute=compute)[0]
+
+
+def token_scores(
+    config: Config,
+    params: Params,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    *,
+    compute: Compute,
+) -> tuple[jax.Array, jax.Array]:
+    """`token_losses`, and whether no token is likelier than the target, bool BT."""
     outside = gpt.trunk(config, params, compute)
     return cross_entropy.per_token(
-        outside.ln_f(x_BTD), outside.head_VD, targets_BT, compute=compute
+        outside.final(x_BTD), outside.head_VE, targets_BT, compute=compute
     )
 
 
@@ -42,7 +54,7 @@ def total_loss(
     """The sum of `token_losses`, each times its weight, and cheap to differentiate."""
     outside = gpt.trunk(config, params, compute)
     return cross_entropy.total(
-        outside.ln_f(x_BTD), outside.head_VD, targets_BT, weights_BT, compute
+        outside.final(x_BTD), outside.head_VE, targets_BT, weights_BT, compute
     )
 
 
@@ -75,12 +87,12 @@ def distilled_loss(
     outside = gpt.trunk(config, params, compute)
     teacher = gpt.trunk(teaching.config, teaching.params, compute)
     return distilling.distilled(
-        outside.ln_f(x_BTD),
-        outside.head_VD,
+        outside.final(x_BTD),
+        outside.head_VE,
         targets_BT,
         weights_BT,
         distilling.Teacher(
-            teacher.ln_f(teaching.x_BTD), teacher.head_VD, teaching.weights_BT
+            teacher.final(teaching.x_BTD), teacher.head_VE, teaching.weights_BT
         ),
         teaching.temperature,
         compute,
@@ -107,8 +119,8 @@ def recalled_loss(
     """
     outside = gpt.trunk(config, params, compute)
     return distilling.recalled(
-        outside.ln_f(x_BTD),
-        outside.head_VD,
+        outside.final(x_BTD),
+        outside.head_VE,
         targets_BT,
         weights_BT,
         remembered,
@@ -139,8 +151,8 @@ def likeliest(
     """
     outside = gpt.trunk(config, params, compute)
     return distilling.likeliest(
-        outside.ln_f(x_BTD),
-        outside.head_VD,
+        outside.final(x_BTD),
+        outside.head_VE,
         count=count,
         temperature=temperature,
         compute=compute,

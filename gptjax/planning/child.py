@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from gptjax import config, model
+from gptjax.convert import hf_config
 from gptjax.planning import collectives, hlo, programs, topologies, work
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     figures = compile_step(
         config.check(asked["settings"]),
-        model.Config(**asked["model"]),
+        hf_config.parse(asked["model"], where="model", is_native=True),
         topologies.parse(asked["topology"]),
     )
     print(json.dumps(figures))

@@ -4,7 +4,6 @@ The compilers want flags and platforms that must not change in a process that ha
 JAX, and an out-of-memory compiler may take its process along.
 """
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -16,6 +15,7 @@ import sys
 from typing import Any
 
 from gptjax import config, errors, model
+from gptjax.convert import hf_config
 from gptjax.planning import topologies
 
 _NEEDS = {
@@ -79,7 +79,7 @@ def compile_step(
         raise errors.UserError(f"--topology {topology.name}: {lacking}")
     asked = {
         "settings": settings.model_dump(mode="json"),
-        "model": dataclasses.asdict(model_config),
+        "model": hf_config.to_values(model_config, dtype="float32", is_native=True),
         "topology": topology.name,
     }
     done = subprocess.run(

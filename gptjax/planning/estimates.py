@@ -84,6 +84,7 @@ class Estimator:
             # Splash attention never holds the scores of all pairs of tokens.
             scores = sequences * gpt.n_head * settings.data.sequence_tokens**2 / tensor
         heads, mlp = gpt.n_head * gpt.head_width / tensor, gpt.mlp_width / tensor
+        mlp *= 2 if gpt.gated_mlp else 1
         # What the backward pass finds ready of a block.
         kept = gpt.n_embd
         if training.remat != "full":

@@ -51,7 +51,7 @@ def candidates(
             estimate = estimator.estimate(changed, axes)
         except errors.UserError:
             continue
-        if model_config.n_head % axes["tensor"]:
+        if model_config.kv_heads % axes["tensor"]:
             continue
         limit = topology.usable_bytes
         if limit is None or estimate.bytes <= _MARGIN * limit:

@@ -4,6 +4,7 @@ Each function gives the sparsity of every layer of every prunable leaf; weighted
 layers' sizes their mean is the sparsity asked for.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -48,6 +49,69 @@ def erk(weight_masks: masks.Masks, sparsity: float) -> ranking.PerLayer:
     for path, size in sizes.items():
         _, inputs, outputs = matrices.shape(path, flat[path].shape)
         raw[path] = np.full(size.shape, (inputs + outputs) / (inputs * outputs))
+    return {path: 1 - kept for path, kept in _densities(raw, sizes, sparsity).items()}
+
+
+def weighted(
+    weight_masks: masks.Masks, sparsity: float, weights: Mapping[str, float]
+) -> ranking.PerLayer:
+    """By hand: a layer's density is proportional to the weights that name it.
+
+    A layer that would be more than dense is dense, and the others share what that
+    leaves over. As many weights of the whole are pruned as a ranking of all together
+    would prune, `round(sparsity * n)`: what is left of rounding each layer down goes to
+    those that were rounded most.
+
+    Args:
+      weights: as `config.Pruning.density_weights`; those that name a layer are
+        multiplied, and where none does it is 1.
+
+    Raises:
+      UserError: a name that fits no layer.
+    """
+    sizes = masks.layer_sizes(weight_masks)
+    raw = {path: np.ones(size.shape) for path, size in sizes.items()}
+    for name, weight in weights.items():
+        named = {
+            path: np.array([_is_named(name, path, n) for n in range(len(size))])
+            for path, size in sizes.items()
+        }
+        if not any(each.any() for each in named.values()):
+            kinds = ", ".join(masks.kind(path) for path in sizes)
+            layers = max(len(size) for size in sizes.values())
+            raise errors.UserError(
+                f"pruning.density_weights.{name}: names no prunable layer; the "
+                f"blocks are 0 to {layers - 1}, the kinds {kinds}, and both e.g. "
+                f"0/{masks.kind(next(iter(sizes)))}"
+            )
+        for path, is_named in named.items():
+            raw[path][is_named] *= weight
+    densities = _densities(raw, sizes, sparsity)
+    wanted = {path: (1 - densities[path]) * sizes[path] for path in sizes}
+    counts = {path: np.floor(count).astype(np.int64) for path, count in wanted.items()}
+    total = round(sparsity * sum(int(size.sum()) for size in sizes.values()))
+    left = total - sum(int(count.sum()) for count in counts.values())
+    layers = [(path, n) for path, count in counts.items() for n in range(len(count))]
+    layers.sort(key=lambda at: counts[at[0]][at[1]] - wanted[at[0]][at[1]])
+    for path, n in layers[:left]:
+        counts[path][n] += 1
+    return {path: counts[path] / sizes[path] for path in sizes}
+
+
+def _is_named(name: str, path: str, layer: int) -> bool:
+    """Whether a name, e.g. `3`, `mlp`, `mlp/up` or `3/mlp`, fits a layer of a leaf."""
+    first, *rest = parts = name.split("/")
+    if first.isdigit():
+        if not masks.is_stacked(path) or int(first) != layer:
+            return False
+        parts = rest
+    return masks.kind(path).split("/")[: len(parts)] == parts
+
+
+def _densities(
+    raw: ranking.PerLayer, sizes: ranking.PerLayer, sparsity: float
+) -> ranking.PerLayer:
+    """Densities proportional to `raw`, 1 at most, that keep 1 - sparsity of all."""
     budget = (1 - sparsity) * sum(int(size.sum()) for size in sizes.values())
     is_dense = {path: np.zeros(size.shape, bool) for path, size in sizes.items()}
     while True:
@@ -58,9 +122,7 @@ def erk(weight_masks: masks.Masks, sparsity: float) -> ranking.PerLayer:
         if not any(leaf.any() for leaf in over.values()):
             break
         is_dense = {path: is_dense[path] | over[path] for path in sizes}
-    return {
-        path: 1 - np.where(is_dense[path], 1.0, scale * raw[path]) for path in sizes
-    }
+    return {path: np.where(is_dense[path], 1.0, scale * raw[path]) for path in sizes}
 
 
 def owl(

@@ -6,7 +6,7 @@ import pathlib
 import time
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gptjax import config as config_lib
-from gptjax import masks, model, sharding, tree
+from gptjax import grids, masks, model, sharding, tree
+from gptjax.pruning import matrices
 from gptjax.pruning.calibration import (
     activations,
     finished,
@@ -75,7 +76,6 @@ def prune(
         divide one, masks of another model, sequences that the model cannot read, a
         folder of other settings, scores or Hessians that are not finite.
     """
-    began = time.monotonic()
     method = Method(
         criterion=criterion,
         pattern=pattern,
@@ -84,6 +84,83 @@ def prune(
         reconstruction=reconstruction,
     )
     packed = current if isinstance(current, PackedMasks) else PackedMasks.of(current)
+    done = _run(
+        config,
+        params,
+        packed,
+        tokens_NT,
+        method,
+        mesh=mesh,
+        batch_sequences=batch_sequences,
+        folder=folder,
+        fingerprint=fingerprint,
+        dtype=dtype,
+        progress=progress,
+    )
+    if isinstance(current, PackedMasks):
+        return done.params, done.masks, done.report
+    return done.params, done.masks.tree(done.params), done.report
+
+
+def quantize(
+    config: model.Config,
+    params: Any,
+    current: PackedMasks,
+    tokens_NT: np.ndarray,
+    *,
+    grid: grids.Grid,
+    pattern: str = "unstructured",
+    sparsities: Mapping[str, np.ndarray] | None = None,
+    **options: Any,
+) -> "Done":
+    """A model on a grid: as `prune` by SparseGPT, but what survives is rounded.
+
+    Args:
+      params, current, tokens_NT: as for `prune`.
+      grid: what weights are rounded to.
+      pattern, sparsities: of what is pruned in the same pass; neither: nothing is, and
+        what is 0 already stays 0.
+      options: `mesh` and those after it of `prune`.
+
+    Raises:
+      UserError: as `prune` does; a group that does not divide the inputs of a kernel.
+    """
+    if sparsities is None and pattern == "unstructured":
+        sparsities = current.sparsities()
+    method = Method(
+        criterion="sparsegpt", pattern=pattern, sparsities=sparsities, grid=grid
+    )
+    for path, shape in current.shapes.items():
+        grid.groups(matrices.shape(path, shape)[1], path)
+    return _run(config, params, current, tokens_NT, method, **options)
+
+
+class Done(NamedTuple):
+    """A model that was pruned or quantized block by block."""
+
+    params: Any
+    masks: PackedMasks
+    scales: dict[str, np.ndarray]
+    """Slash path -> (L, groups, outputs), of a grid's kernels."""
+    report: dict[str, Any]
+    """See `prune`."""
+
+
+def _run(
+    config,
+    params,
+    packed,
+    tokens_NT,
+    method,
+    *,
+    mesh,
+    batch_sequences,
+    folder=None,
+    fingerprint=None,
+    dtype=jnp.float32,
+    progress=False,
+) -> Done:
+    began = time.monotonic()
     activations.check(config, tokens_NT)
     packed.check(params)
     method.check(packed)
@@ -94,8 +171,8 @@ def prune(
         sequences=tokens_NT.shape[0],
         sequence_tokens=tokens_NT.shape[1],
         batch_sequences=batch_sequences,
-        criterion=criterion,
-        reconstructs=reconstruction is not None,
+        criterion=method.criterion,
+        reconstructs=method.reconstruction is not None,
         dtype=dtype,
     )
     layers: Iterable[int] = range(config.n_layer)
@@ -121,14 +198,15 @@ def prune(
         tokens_NT=tokens_NT,
         batch_sequences=batch_sequences,
     )
-    dense = None if reconstruction is None else embed(params)
+    dense = None if method.reconstruction is None else embed(params)
     params = _masked_outside_blocks(params, packed)
     pruned = embed(params)
     prune_block = functools.partial(
         one_block.prune, method=method, current=packed, inputs=pruned, targets=dense
     )
     resumed = 0
-    stack, bits, reports = stacked.Stack(params.pop("blocks"), mesh), {}, []
+    stack, reports = stacked.Stack(params.pop("blocks"), mesh), []
+    bits, scales = {}, {}
     for layer in layers:
         if dense is not None:
             dense.advance(stack.block(layer), layer)
@@ -138,12 +216,14 @@ def prune(
             one_block.restore(stack, layer, leaves)
             del leaves
         else:
-            block_bits, block_report = prune_block(stack, layer)
+            block = prune_block(stack, layer)
+            block_report = block.report
             if store is None:
-                bits |= block_bits
+                bits |= block.bits
+                scales |= block.scales
             else:
                 leaves = one_block.changed(stack, layer, method, packed)
-                store.save(layer, leaves, block_bits, block_report)
+                store.save(layer, leaves, *block)
                 del leaves
         pruned.advance(stack.block(layer), layer)
         reports.append(block_report)
@@ -151,6 +231,7 @@ def prune(
         # Only now: until all is done they need no memory.
         for layer in range(config.n_layer):
             bits |= store.bits(layer)
+            scales |= store.scales(layer)
     params, packed = {**params, "blocks": stack.tree()}, packed.replaced(bits)
     report = {
         "seconds": time.monotonic() - began,
@@ -158,9 +239,12 @@ def prune(
         "resumed_blocks": resumed,
         "blocks": reports,
     }
-    if isinstance(current, PackedMasks):
-        return params, packed, report
-    return params, packed.tree(params), report
+    stacked_scales = {
+        path: np.stack([scales[path, layer] for layer in range(config.n_layer)])
+        for path, layer in scales
+        if layer == 0
+    }
+    return Done(params, packed, stacked_scales, report)
 
 
 def _masked_outside_blocks(params: Any, current: PackedMasks) -> Any:

@@ -1,6 +1,7 @@
 """The masks of a round: scores, budget, pattern; and what choosing them cost."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +53,8 @@ def check(context: Context) -> None:
     """
     pruning = context.pruning
     selection.check(pruning.pattern, context.mask_shapes)
+    if pruning.spread == "weighted":
+        budget_by_sizes(context)(pruning.targets()[-1])
     if pruning.masks_from is not None:
         _ticket(context)
     if _is_calibrated(context):
@@ -125,6 +128,9 @@ def budget_by_sizes(context: Context) -> Callable[[float], ranking.PerLayer | fl
     if context.pruning.ranked_together == "global":
         return lambda sparsity: sparsity
     spread = allocation.erk if context.pruning.spread == "erk" else allocation.uniform
+    if context.pruning.spread == "weighted":
+        weights = context.pruning.density_weights
+        spread = functools.partial(allocation.weighted, weights=weights)
     return lambda sparsity: spread(context.mask_shapes, sparsity)
 
 

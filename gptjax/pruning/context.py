@@ -80,11 +80,11 @@ class Context:
     def export(self, folder: pathlib.Path, params: Any) -> None:
         """Writes params, or what is shaped like them, as a model folder.
 
-        A Hugging Face folder but where that would fill up heads, or has no room for
-        those of several tasks: it is to be read again as it is.
+        A Hugging Face folder but where that would be filled up with zeros, or has no
+        room for the heads of the tasks: it is to be read again as it is.
         """
         config = self.trainer.model_config
-        if convert.padded_heads(config) or not self.prepared.fits_one_folder:
-            convert.save_native(folder, config, params, **self.prepared.sidecars)
-        else:
+        if convert.is_whole(config) and not self.prepared.has_auxiliary_heads:
             self.prepared.export(folder, params)
+        else:
+            convert.save_native(folder, config, params, **self.prepared.sidecars)

@@ -25,6 +25,14 @@ class Round:
         return round_report.name(self.number)
 
 
+def phases(settings: config.Run) -> int:
+    """How often a run is measured: once, or in each round, the dense one too."""
+    pruning = settings.pruning
+    if pruning is None:
+        return 1
+    return 1 + max(len(pruning.structured or pruning.targets()), 1)
+
+
 def rewind_step(pruning: config.Pruning) -> int | None:
     """k where the config says `rewind.to: step:<k>`, else None."""
     kind, _, step = pruning.rewind.to.partition(":")

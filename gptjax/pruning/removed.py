@@ -12,10 +12,10 @@ def config_like(
     """A config with as many fewer heads and MLP neurons as weights are pruned.
 
     For a sparsity s the MLP keeps max(1, round(F (1 - s))) neurons and attention
-    max(1, round(H (1 - s))) heads of the same width: the attention's weights shrink
-    with its heads and the MLP's with its neurons, so that about the fraction s of
-    them is gone. Only what is prunable is cut: an attention or MLP without masks
-    stays whole.
+    max(1, round(G (1 - s))) heads of keys of the same width, with the heads of queries
+    that read them: the attention's weights shrink with its heads and the MLP's with
+    its neurons, so that about the fraction s of them is gone. Only what is prunable is
+    cut: an attention or MLP without masks stays whole.
 
     Args:
       weight_masks: masks of params of `config`.
@@ -39,7 +39,8 @@ def config_like(
     if any(path.startswith("blocks/mlp/") for path in prunable):
         changes["n_inner"] = cut(config.mlp_width)
     if any(path.startswith("blocks/attn/") for path in prunable):
-        changes["n_head"] = cut(config.n_head)
+        groups = cut(config.kv_heads)
+        changes["n_head"], changes["n_kv_head"] = groups * config.queries, groups
         changes["head_dim"] = config.head_width
     smaller = dataclasses.replace(config, **changes)
     same = ("mlp_width", "n_head")

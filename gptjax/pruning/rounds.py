@@ -7,6 +7,7 @@ arXiv:2003.02389. The other schedules are one round each, after a dense one that
 not train.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -48,7 +49,13 @@ class Pruned:
     compilations: int
 
 
-def run(settings: config.Run, *, measures_all: bool = False) -> Pruned:
+def run(
+    settings: config.Run,
+    *,
+    measures_all: bool = False,
+    concludes: bool = True,
+    on_evaluation: training.OnEvaluation = training.ignore,
+) -> Pruned:
     """Prunes a model in rounds as its config says, or goes on where it was interrupted.
 
     Round 0 is the dense model. Each further round chooses what of the weights that the
@@ -58,16 +65,22 @@ def run(settings: config.Run, *, measures_all: bool = False) -> Pruned:
     Args:
       measures_all: whether the zipped bytes of all rounds and controls are measured,
         and their times, and not those of the last round alone.
+      concludes: whether the last model is exported and what it saves is measured; a
+        run that was not concluded is, when it is started again.
+      on_evaluation: called with every evaluation of a phase that trains.
 
     Raises:
       UserError: for whatever the user can mend.
       Stopped: by a signal, with the state saved.
     """
     assert settings.pruning is not None
-    with training.run_folder(settings) as folder:
+    with training.run_folder(settings) as folder, contextlib.ExitStack() as ending:
         planned = plan.rounds(settings)
         prepared = training.prepare(settings)
-        trainer = prepared.trainer(schedule_steps=max(r.end for r in planned))
+        trainer = prepared.trainer(
+            schedule_steps=max(r.end for r in planned), on_evaluation=on_evaluation
+        )
+        ending.callback(trainer.log.close)
         context = Context(prepared, trainer, settings.pruning, folder)
         choosing.check(context)
         prepared.check_teacher(trainer)
@@ -76,12 +89,11 @@ def run(settings: config.Run, *, measures_all: bool = False) -> Pruned:
             _run_round(context, this, summary, zips=measures_all or this is planned[-1])
             for this in planned
         ]
-        if "savings" not in summary:
+        if concludes and "savings" not in summary:
             models = [v for r in reports[:0:-1] for v in _variants(context, r)]
             timed = models if measures_all else models[:1]
             summary = {**summary, **_conclude(context, reports[-1], timed)}
             run_lib.write_summary(prepared, summary)
-        trainer.log.close()
     return Pruned(folder, folder / "export", reports, summary, trainer.compilations)
 
 
@@ -166,6 +178,7 @@ def _train_round(
             masks.save(context.masks_path(this.number), weight_masks)
         del state  # the controls need its memory
     context.export(folder / "model", params)
+    training.write_samples(context.prepared, this.name, trainer.model_config, params)
     figures = round_report.sizes(trainer.shapes, weight_masks)
     if zips:
         figures["bytes_zipped"] = zipped.weights_bytes(trainer.model_config, params)
@@ -197,4 +210,4 @@ def _conclude(
     prepared = context.prepared
     params = prepared.load_params(context.model_of(last["round"]))
     prepared.export(context.folder / "export", params)
-    return savings.conclude(prepared, context.trainer, last, params, models)
+    return savings.conclude(prepared, context.trainer, last, models)

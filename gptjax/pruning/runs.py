@@ -1,14 +1,20 @@
 """A pruning run of whatever kind its config asks for."""
 
-from gptjax import config, errors
+from gptjax import config, errors, training
 from gptjax.pruning import rounds, structured
 
 
-def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
+def run(
+    settings: config.Run,
+    *,
+    measures_all: bool = False,
+    concludes: bool = True,
+    on_evaluation: training.OnEvaluation = training.ignore,
+) -> rounds.Pruned:
     """Prunes a model as its config says, or goes on where it was interrupted.
 
     Args:
-      measures_all: see `rounds.run`.
+      measures_all, concludes, on_evaluation: see `rounds.run`.
 
     Raises:
       UserError: for whatever the user can mend.
@@ -18,6 +24,10 @@ def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
         raise errors.UserError("pruning: missing; give sparsities, or use gptjax train")
     if not settings.is_measured:
         raise errors.UserError("data.valid: missing; rounds are compared by perplexity")
-    if settings.pruning.structured:
-        return structured.run(settings, measures_all=measures_all)
-    return rounds.run(settings, measures_all=measures_all)
+    run_rounds = structured.run if settings.pruning.structured else rounds.run
+    return run_rounds(
+        settings,
+        measures_all=measures_all,
+        concludes=concludes,
+        on_evaluation=on_evaluation,
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from gptjax import generation, masks, model, training
+from gptjax import masks, training
 from gptjax.convert import zipped
 from gptjax.pruning import removed, round_report, timing
 
@@ -20,15 +20,13 @@ def conclude(
     prepared: training.Prepared,
     trainer: training.Trainer,
     report: dict[str, Any],
-    params: Any,
     models: Sequence[timing.Variant],
 ) -> dict[str, Any]:
-    """What a pruning run's summary says of its end: result, savings and samples.
+    """What a pruning run's summary says of its end: result and savings.
 
     Args:
       trainer: of the last round's model.
       report: of the last round.
-      params: of the model that it ended with.
       models: as for `measure`.
     """
     return {
@@ -37,7 +35,6 @@ def conclude(
             **{key: report[key] for key in round_report.SAVED},
             **measure(prepared, trainer, models),
         },
-        "samples": _samples(prepared, trainer.model_config, params),
     }
 
 
@@ -115,36 +112,3 @@ def _reference(trainer: training.Trainer, own: timing.Variant) -> timing.Variant
     return (
         None if config == own.config else timing.Variant(name="removed", config=config)
     )
-
-
-def _samples(
-    prepared: training.Prepared, config: model.Config, params: Any
-) -> dict[str, str] | None:
-    """What the source model and the pruned one write after the config's prompt.
-
-    The same seed, temperature 0.8 and the 40 likeliest tokens for both.
-    """
-    protocol = prepared.settings.evaluation
-    if protocol.sample_prompt is None:
-        return None
-    tokenizer = prepared.tokenizer.loaded
-    prompt = tokenizer.encode(protocol.sample_prompt)
-
-    def write(config, params):
-        (tokens,) = generation.generate(
-            config,
-            params,
-            [prompt],
-            max_new_tokens=protocol.sample_tokens,
-            temperature=0.8,
-            top_k=40,
-            seed=prepared.settings.seed,
-            mesh=prepared.mesh,
-        )
-        return tokenizer.decode(tokens)
-
-    return {
-        "prompt": protocol.sample_prompt,
-        "before": write(prepared.model_config, prepared.load_params()),
-        "after": write(config, params),
-    }

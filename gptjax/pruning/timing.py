@@ -143,17 +143,13 @@ def _decoding(named: _Named) -> _Runs:
     def run(variant, maker):
         room = variant.config.n_positions - len(prompt)
 
-        def decode(params):
-            return generation.generate(
-                variant.config,
-                params,
-                [prompt],
-                max_new_tokens=min(DECODED_TOKENS, room),
-                greedy=True,
-                mesh=trainer.mesh,
-            )
+        how = generation.Options(max_new_tokens=min(DECODED_TOKENS, room))
 
-        return lambda: maker.state(variant.masks_path).params, decode
+        def laid_out():
+            params = maker.state(variant.masks_path).params
+            return generation.Engine(variant.config, params, mesh=trainer.mesh)
+
+        return laid_out, lambda engine: engine.generate([prompt], how).tokens
 
     return {variant.name: run(variant, maker) for variant, maker in named}
 
@@ -162,7 +158,8 @@ def _trainer_of(trainer: training.Trainer, config: model.Config) -> training.Tra
     if config == trainer.model_config:
         return trainer
     return training.Trainer(
-        trainer.settings,
+        # Groups of a grid need not fit other sizes, and rounding is not what is timed.
+        trainer.settings.model_copy(update={"quantization": None}),
         config,
         trainer.mesh,
         texts=trainer.texts,

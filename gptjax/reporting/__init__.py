@@ -21,6 +21,6 @@ from gptjax.reporting.robustness import write_robustness as write_robustness
 from gptjax.reporting.run_folder import Run as Run
 from gptjax.reporting.run_folder import read as read
 from gptjax.reporting.savings import sentences as sentences
-from gptjax.reporting.tables import markdown as markdown
+from gptjax.reporting.side_by_side import write_several as write_several
 from gptjax.reporting.tables import rich_table as rich_table
 from gptjax.reporting.terminal import print_run as print_run

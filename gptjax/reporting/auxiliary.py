@@ -5,16 +5,15 @@ from typing import Any
 from gptjax.reporting import measures, page, run_folder
 
 
-def section(run: run_folder.Run) -> str:
-    """The table in Markdown, with the protocols; nothing where there is one task."""
+def sections(run: run_folder.Run) -> list[page.Section]:
+    """The table, with the protocols; nothing where there is one task."""
     titles, rows = cells(run)
     if not rows:
-        return ""
+        return []
     _, last = _times(run)[-1]
     protocols = [f"{name}: {each['protocol']}." for name, each in last.items()]
-    return page.join(
-        ["## Other tasks", page.table(titles, rows).rstrip(), page.bullets(protocols)]
-    ).rstrip()
+    parts = [page.Table(titles, rows), page.Bullets(protocols)]
+    return [page.Section("Other tasks", parts)]
 
 
 def cells(run: run_folder.Run) -> tuple[list[str], list[list[str]]]:

@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gptjax import errors, files
-from gptjax.reporting import page, pictures, run_folder
+from gptjax import errors
+from gptjax.reporting import page, pictures, run_folder, web
 
 _SPREAD = ("median", "least", "most")
 _LEAST = 1e-4
@@ -13,7 +13,6 @@ _LEAST = 1e-4
 # Okabe and Ito's palette.
 _MORE = {"color": "#0072B2", "label": "more is better"}
 _LESS = {"color": "#E69F00", "label": "less is better"}
-_PAGE = "benchmarks.md"
 
 
 def write_benchmarks(paths: Sequence[pathlib.Path]) -> pathlib.Path:
@@ -21,7 +20,8 @@ def write_benchmarks(paths: Sequence[pathlib.Path]) -> pathlib.Path:
 
     A ratio is whatever a file holds under a name with ` / ` in it: a number, or the
     median, least and most of several rounds. One of so much `/s` is better the more it
-    is, every other one the less. The page, `benchmarks.md`, goes beside the first file.
+    is, every other one the less. The page, `benchmarks.md` and `.html`, goes beside the
+    first file.
 
     Args:
       paths: JSON files of scripts/bench_*.py.
@@ -37,14 +37,15 @@ def write_benchmarks(paths: Sequence[pathlib.Path]) -> pathlib.Path:
         for name, spread in _ratios(figures)
     }
     _draw(ratios, folder / "benchmarks")
-    parts = ["# Benchmarks", page.image("ratios of benchmarks", "benchmarks")]
+    sections = []
     for path, figures in found.items():
         rows = [_row(name, spread) for name, spread in _ratios(figures)]
-        table = page.table(["ratio", *_SPREAD], rows).rstrip()
         told = f"{path.name}: {_machine(figures)}"
-        parts += [f"## {figures['benchmark']}", table, told]
-    files.write_text(folder / _PAGE, page.join(parts))
-    return folder / _PAGE
+        parts = [page.Table(["ratio", *_SPREAD], rows), told]
+        sections.append(page.Section(figures["benchmark"], parts))
+    lead = [page.Image("ratios of benchmarks", "benchmarks")]
+    made = page.Page("Benchmarks", lead, sections)
+    return web.write(folder, "benchmarks", made, kicker="gptjax beside its rivals")
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

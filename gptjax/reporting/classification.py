@@ -6,23 +6,22 @@ from typing import Any
 import numpy as np
 
 from gptjax import evaluation, files
-from gptjax.reporting import page, pictures
+from gptjax.reporting import page, pictures, web
 
 _FEW = 12
 """Up to so many labels, counts stand in the map."""
 
 
-def section(result: dict[str, Any] | None, folder: pathlib.Path) -> str:
-    """Both in Markdown, of a result as `summary.json` keeps it; the map is drawn into
-    `folder`. Nothing where the result is none of a classifier.
+def sections(result: dict[str, Any] | None, folder: pathlib.Path) -> list[page.Section]:
+    """Both, of a result as `summary.json` keeps it; the map is drawn into `folder`.
+
+    Nothing where the result is none of a classifier.
     """
     if not result or "confusion" not in result:
-        return ""
+        return []
     draw(result["labels"], result["confusion"], folder / "confusion")
-    scores = page.table(*cells(result))
-    return page.join(
-        ["## Labels", scores.rstrip(), page.image("labels confused", "confusion")]
-    ).rstrip()
+    parts = [page.Table(*cells(result)), page.Image("labels confused", "confusion")]
+    return [page.Section("Labels", parts)]
 
 
 def cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -94,18 +93,14 @@ def print_classification(result: evaluation.Classification) -> None:
 def write_classification(
     folder: str | pathlib.Path, result: evaluation.Classification
 ) -> pathlib.Path:
-    """Writes a page, its picture and its figures into a folder; `classification.md`."""
+    """Writes a page, its picture and its figures into a folder; its Markdown."""
     folder = files.make_folder(pathlib.Path(folder))
     figures = result.to_json()
     files.write_json(folder / "classification.json", figures)
-    text = page.join(
-        [
-            f"# {result.text}",
-            f"Accuracy {result.accuracy:.4f}, F1 {result.weighted.f1:.4f}, "
-            f"{result.loss:.4f} nats a {result.unit.removesuffix('s')}. Measured by: "
-            f"{result.protocol()}.",
-            section(figures, folder),
-        ]
+    lead = (
+        f"Accuracy {result.accuracy:.4f}, F1 {result.weighted.f1:.4f}, "
+        f"{result.loss:.4f} nats a {result.unit.removesuffix('s')}. Measured by: "
+        f"{result.protocol()}."
     )
-    files.write_text(folder / "classification.md", text)
-    return folder / "classification.md"
+    made = page.Page(result.text, [lead], sections(figures, folder))
+    return web.write(folder, "classification", made, kicker="Classification")

@@ -6,12 +6,15 @@ from typing import Any
 
 import jax
 
-from gptjax import errors, files
+from gptjax import config, errors, files
+from gptjax.pruning.comparing import jobs
 from gptjax.reporting import (
     comparison_pictures,
     comparison_table,
+    origin,
     page,
     run_folder,
+    web,
 )
 
 _NEEDED = ("method", "pattern", "sparsity", "perplexity")
@@ -73,7 +76,8 @@ def write_comparison(folder: str | pathlib.Path) -> pathlib.Path:
     found = read_comparison(folder)
     files.write_text(folder / "compare.csv", comparison_table.to_csv(found.rows))
     with page.replacing(folder / "report") as beside:
-        (beside / "compare.md").write_text(_page(found, beside), encoding="utf-8")
+        made = _page(found, folder, beside)
+        web.write(beside, "compare", made, kicker="Comparison of methods")
     return folder / "report" / "compare.md"
 
 
@@ -104,19 +108,37 @@ def print_comparison(folder: str | pathlib.Path) -> None:
             console.print(f"{folder / name}  {what}", soft_wrap=True)
 
 
-def _page(found: Comparison, folder: pathlib.Path) -> str:
-    """The page in Markdown; draws its pictures into `folder`."""
+def _unfinished(rows: list[dict[str, Any]], path: pathlib.Path) -> list[page.Notice]:
+    """How many of the runs that a resolved config asks for have no rows yet."""
+    if not path.exists():
+        return []
+    planned = jobs.planned(config.load(path))
+    done = {row.get("run") for row in rows}
+    count = sum(f"runs/{job.name}" in done for job in planned)
+    if count == len(planned):
+        return []
+    return [page.Notice(f"Not finished: {count} of {len(planned)} runs done.")]
+
+
+def _page(found: Comparison, run: pathlib.Path, folder: pathlib.Path) -> page.Page:
+    """The page of the comparison in `run`; draws its pictures into `folder`."""
     rows, dense = found.rows, found.dense
-    parts = ["# Comparison", comparison_table.markdown(rows, dense).rstrip()]
-    parts += [page.bullets(comparison_table.sentences(rows, dense))]
+    lead = [
+        page.Table(*comparison_table.cells(rows, dense)),
+        page.Bullets(comparison_table.sentences(rows, dense)),
+        *_unfinished(rows, run / "config.yaml"),
+    ]
+    sections = []
     if rows:
         draw = comparison_pictures
         draw.perplexity_sparsity(rows, dense, folder / "perplexity_sparsity")
         draw.perplexity_bytes(rows, dense, folder / "perplexity_bytes")
-        parts += ["## Perplexity"]
-        parts += [page.image("perplexity against sparsity", "perplexity_sparsity")]
-        parts += [page.image("perplexity against packed bytes", "perplexity_bytes")]
+        pictures = [
+            page.Image("perplexity against sparsity", "perplexity_sparsity"),
+            page.Image("perplexity against packed bytes", "perplexity_bytes"),
+        ]
+        sections += [page.Section("Perplexity", pictures)]
         if draw.method_cost(rows, folder / "method_cost"):
-            parts += ["## What choosing the weights took"]
-            parts += [page.image("seconds and memory of each method", "method_cost")]
-    return page.join(parts)
+            picture = page.Image("seconds and memory of each method", "method_cost")
+            sections += [page.Section("What choosing the weights took", [picture])]
+    return page.Page("Comparison", lead, [*sections, *origin.sections(run)])

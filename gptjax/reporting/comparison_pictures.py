@@ -6,11 +6,6 @@ from typing import Any
 
 from gptjax.reporting import comparison_table, measures, pictures
 
-# Okabe and Ito's palette, darkest first; markers and dashes go on where it ends.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "os^Dv<>P"
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)))
-
 Rows = comparison_table.Rows
 Row = comparison_table.Row
 
@@ -76,7 +71,7 @@ def method_cost(rows: Rows, stem: pathlib.Path) -> bool:
         for plot, (key, found) in zip(plots, shown.items(), strict=True):
             title, scale = panels[key]
             sizes = [found.get(name, 0.0) * scale for name in names]
-            bars = plot.barh(names, sizes, color=_COLORS[0], height=0.62)
+            bars = plot.barh(names, sizes, color=pictures.COLORS[0], height=0.62)
             plot.bar_label(bars, [f"{size:.3g}" for size in sizes], padding=3)
             plot.margins(x=0.16)
             plot.set_xlabel(title)
@@ -101,13 +96,15 @@ def _curves(plot: Any, rows: Rows, key: str, *, scale: float = 1.0) -> None:
             continue
         points.sort()
         xs, ys, spreads = zip(*points, strict=True)
-        color = _COLORS[method % len(_COLORS)]
+        color = pictures.COLORS[method % len(pictures.COLORS)]
         plot.plot(
             xs,
             ys,
             color=color,
-            marker=_MARKERS[place % len(_MARKERS)],
-            linestyle=_DASHES[method // len(_COLORS) % len(_DASHES)],
+            marker=pictures.MARKERS[place % len(pictures.MARKERS)],
+            linestyle=pictures.DASHES[
+                method // len(pictures.COLORS) % len(pictures.DASHES)
+            ],
             label=name,
         )
         if any(spreads):

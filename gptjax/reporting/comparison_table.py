@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gptjax.pruning.comparing import jobs
-from gptjax.reporting import measures, page, savings, tables
+from gptjax.reporting import measures, savings, tables
 
 if TYPE_CHECKING:
     import rich.table
@@ -115,11 +115,6 @@ def cells(rows: Rows, dense: Row) -> tuple[list[str], list[list[str]]]:
         for line, count in zip(lines, counts, strict=True):
             line.append(count)
     return titles, lines
-
-
-def markdown(rows: Rows, dense: Row) -> str:
-    """The table in Markdown."""
-    return page.table(*cells(rows, dense))
 
 
 def rich_table(rows: Rows, dense: Row) -> "rich.table.Table":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptjax import evaluation, files
-from gptjax.reporting import measures, page, pictures
+from gptjax.reporting import measures, page, pictures, web
 
 if TYPE_CHECKING:
     import rich.table
@@ -33,28 +33,22 @@ def sentence(found: evaluation.Connectivity) -> str:
     return f"{text} The two lie in different valleys of the loss."
 
 
-def markdown(found: evaluation.Connectivity) -> str:
-    """Loss and perplexity at every point of the way, in Markdown."""
-    return page.table(*_cells(found))
-
-
 def rich_table(found: evaluation.Connectivity) -> "rich.table.Table":
-    """The same for a terminal."""
+    """Loss and perplexity at every point of the way, for a terminal."""
     return page.rich_table(*_cells(found))
 
 
 def write_connectivity(
     folder: pathlib.Path, found: evaluation.Connectivity
 ) -> pathlib.Path:
-    """Writes `connectivity.json`, `.md` and the picture into a folder; the page."""
+    """Writes `connectivity.json`, `.md`, `.html` and the picture; the `.md`."""
     files.make_folder(folder)
     picture(found, folder / "connectivity")
-    parts = ["# Linear mode connectivity", sentence(found)]
-    parts += [page.image("loss on the way", "connectivity")]
-    parts += [markdown(found).rstrip(), f"Loss by: {found.protocol}."]
+    parts = [sentence(found), page.Image("loss on the way", "connectivity")]
+    parts += [page.Table(*_cells(found)), f"Loss by: {found.protocol}."]
     files.write_json(folder / "connectivity.json", found.figures())
-    files.write_text(folder / "connectivity.md", page.join(parts))
-    return folder / "connectivity.md"
+    made = page.Page("Linear mode connectivity", parts)
+    return web.write(folder, "connectivity", made, kicker="The line between two models")
 
 
 def print_connectivity(found: evaluation.Connectivity) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from gptjax import errors, files
-from gptjax.reporting import measures, page, pictures, run_folder
+from gptjax import config, errors, files
+from gptjax.reporting import measures, origin, page, pictures, run_folder, web
 
 _NEEDED = ("texts", "augmented", "seed", "accuracy", "f1", "loss", "protocol")
 _STYLES = {
@@ -55,9 +55,11 @@ def write_curve(folder: str | pathlib.Path) -> pathlib.Path:
     files.write_text(folder / "curve.csv", _to_csv(rows))
     with page.replacing(folder / "report") as beside:
         draw(rows, beside / "learning_curve")
-        parts = ["# Learning curve", page.table(*cells(rows)).rstrip()]
-        parts += [_protocol(rows), page.image("accuracy by texts", "learning_curve")]
-        (beside / "curve.md").write_text(page.join(parts), encoding="utf-8")
+        parts = [page.Table(*cells(rows)), _protocol(rows)]
+        parts += _unfinished(rows, folder / "config.yaml")
+        parts += [page.Image("accuracy by texts", "learning_curve")]
+        made = page.Page("Learning curve", parts, origin.sections(folder))
+        web.write(beside, "curve", made, kicker="Accuracy by number of texts")
     return folder / "report" / "curve.md"
 
 
@@ -156,6 +158,18 @@ def _spread(values: list[float], unit: str) -> str:
 def _protocol(rows: Rows) -> str:
     """How all were measured; they share their validation texts."""
     return f"Mean ± standard deviation over seeds. Measured by: {rows[0]['protocol']}."
+
+
+def _unfinished(rows: Rows, path: pathlib.Path) -> list[page.Notice]:
+    """How many of the runs that a resolved config asks for have no row yet."""
+    settings = config.load(path) if path.exists() else None
+    if settings is None or settings.curve is None:
+        return []
+    kinds = 1 if settings.data.augmentation is None else 2
+    count = len(settings.curve.sizes) * len(settings.curve.seeds) * kinds
+    if len(rows) >= count:
+        return []
+    return [page.Notice(f"Not finished: {len(rows)} of {count} runs done.")]
 
 
 def _to_csv(rows: Rows) -> str:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gptjax import config
-from gptjax.reporting import measures, tables
+from gptjax import config, masks
+from gptjax.reporting import heat, measures, tables
 
 if TYPE_CHECKING:
     from matplotlib import axes
 
-# Okabe and Ito's palette; the markers tell the series apart without colours.
+# Okabe and Ito's palette, darkest first; markers and dashes go on where it ends.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv<>P"
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)))
 _ROUNDS = {"color": "#0072B2", "marker": "o"}
 _CONTROLS = {
     "random": {"color": "#D55E00", "marker": "s", "label": "random mask"},
@@ -46,7 +49,13 @@ Rounds = Sequence[dict[str, Any]]
 
 
 @contextlib.contextmanager
-def picture(stem: pathlib.Path, *, width: float, height: float) -> Iterator[Any]:
+def picture(
+    stem: pathlib.Path,
+    *,
+    width: float,
+    height: float,
+    endings: Sequence[str] = ("png", "svg"),
+) -> Iterator[Any]:
     """A figure to draw on, in inches, saved as `stem`.png and `stem`.svg at the end."""
     import matplotlib
     from matplotlib import figure
@@ -54,7 +63,7 @@ def picture(stem: pathlib.Path, *, width: float, height: float) -> Iterator[Any]
     with matplotlib.rc_context(_STYLE):
         drawn = figure.Figure(figsize=(width, height), layout="constrained")
         yield drawn
-        for ending in ("png", "svg"):
+        for ending in endings:
             drawn.savefig(
                 stem.with_suffix(f".{ending}"),
                 dpi=160,
@@ -102,7 +111,8 @@ def sparsity(
 def training_curves(
     metrics: Sequence[dict[str, Any]], rounds: Rounds, stem: pathlib.Path
 ) -> None:
-    """Training loss and the validation's measure by step, a line for each round.
+    """Training loss, the validation's measure and the learning rate by step, a line for
+    each round.
 
     Args:
       metrics: the lines of `metrics.jsonl`; those of controls are not drawn.
@@ -112,28 +122,31 @@ def training_curves(
     for record in metrics:
         if "-" not in record["phase"]:  # the controls are called NN-random, NN-reinit
             phases.setdefault(record["phase"], []).append(record)
-    sparsities = {f"{r['round']:02d}": r["sparsity"] for r in rounds}
-    with picture(stem, width=8.6, height=3.6) as drawn:
+    # Where something is cut nothing is zero: then rounds go by their numbers.
+    has_zeros = any(r["sparsity"] for r in rounds)
+    key_of = "sparsity" if has_zeros else "round"
+    shades = {f"{r['round']:02d}": r[key_of] for r in rounds}
+    with picture(stem, width=11.4, height=3.5) as drawn:
         from matplotlib import cm, colormaps, colors
 
         # Up to 0.85: the map's lightest yellows vanish on white.
         scale = cm.ScalarMappable(
-            colors.Normalize(0, max(sparsities.values(), default=0) or 1),
+            colors.Normalize(0, max(shades.values(), default=0) or 1),
             colors.ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256))),
         )
-        panels, measure = drawn.subplots(1, 2), measures.find(metrics, "valid_")
+        panels, measure = drawn.subplots(1, 3), measures.find(metrics, "valid_")
         valid = f"valid_{measure.key}"
         # Of several tasks, each step's loss is that of another one.
         own = f"{config.MAIN}_loss"
         loss = own if any(own in record for record in metrics) else "loss"
-        for plot, key in zip(panels, (loss, valid), strict=True):
+        for plot, key in zip(panels, (loss, valid, "learning_rate"), strict=True):
             for phase, records in sorted(phases.items()):
                 points = [(r["step"], r[key]) for r in records if key in r]
                 if not points:
                     continue
                 plot.plot(
                     *zip(*points, strict=True),
-                    color=scale.to_rgba(sparsities.get(phase, 0.0)),
+                    color=scale.to_rgba(shades.get(phase, 0.0)),
                     linewidth=1.4,
                     marker="o" if key == valid else None,
                     markersize=4,
@@ -142,9 +155,12 @@ def training_curves(
         panels[0].set_ylabel(f"training loss, nats per {measure.loss_unit}")
         measure.label_axis(panels[1])
         panels[1].set_ylabel(f"validation {measure.key}")
-        if len(sparsities) > 1:
-            bar = drawn.colorbar(scale, ax=list(panels), label="sparsity of the round")
-            bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        panels[2].set_ylabel("learning rate")
+        if len(shades) > 1:
+            label = "sparsity of the round" if has_zeros else "round"
+            bar = drawn.colorbar(scale, ax=list(panels), label=label)
+            form = "{:.0%}" if has_zeros else "{:g}"
+            bar.ax.yaxis.set_major_formatter(lambda value, _: form.format(value))
 
 
 def layer_sparsity(round_: dict[str, Any], stem: pathlib.Path) -> None:
@@ -154,37 +170,30 @@ def layer_sparsity(round_: dict[str, Any], stem: pathlib.Path) -> None:
     grid = np.full((len(kinds), layers), np.nan)
     for row, values in enumerate(kinds.values()):
         grid[row, : len(values)] = values
-    low, high = np.nanmin(grid), np.nanmax(grid)
-    if high - low < 0.1:  # else the map would show rounding as if it were structure
-        low, high = max(0.0, high - 0.1), max(high, 0.1)
+    low, high = heat.bounds(kinds)
     size = {"width": 2.6 + 0.55 * layers, "height": 1.2 + 0.45 * len(kinds)}
     with picture(stem, **size) as drawn:
         plot = drawn.subplots()
         shown = plot.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
         plot.grid(visible=False)
-        plot.set_yticks(range(len(kinds)), [_short(path) for path in kinds])
+        plot.set_yticks(range(len(kinds)), [masks.kind(path) for path in kinds])
         step = math.ceil(layers / 24)
         plot.set_xticks(range(0, layers, step))
         plot.set_xlabel("layer")
         if layers <= 24:
             for (row, column), value in np.ndenumerate(grid):
                 if np.isfinite(value):
-                    is_light = value > low + 0.6 * (high - low)
                     plot.text(
                         column,
                         row,
                         f"{100 * value:.0f}",
                         ha="center",
                         va="center",
-                        color="black" if is_light else "white",
+                        color="black" if heat.is_light(value, low, high) else "white",
                         fontsize=8.5,
                     )
         bar = drawn.colorbar(shown, ax=plot, label=f"zeros, round {round_['round']}")
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-
-
-def _short(path: str) -> str:
-    return path.removeprefix("blocks/").removesuffix("/kernel")
 
 
 def _series(plot: "axes.Axes", rounds: Rounds, value_of: Any, **style: Any) -> None:

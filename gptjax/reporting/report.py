@@ -1,20 +1,23 @@
-"""A run folder's `report/`: one Markdown page, its table as CSV, its pictures."""
+"""A run folder's `report/`: its page, as HTML and Markdown, its table, its pictures."""
 
 import pathlib
-import re
 
 from gptjax.reporting import (
     auxiliary,
     classification,
     comparison,
     curve,
+    heat,
     measures,
+    origin,
     page,
     pictures,
     run_folder,
+    samples,
     savings,
     statements,
     tables,
+    web,
 )
 
 
@@ -37,50 +40,55 @@ def write(folder: str | pathlib.Path) -> pathlib.Path:
         return comparison.write_comparison(folder)
     run = run_folder.read(folder)
     with page.replacing(folder / "report") as beside:
-        (beside / "report.md").write_text(_page(run, beside), encoding="utf-8")
+        web.write(beside, "report", _page(run, folder, beside), kicker=_kicker(run))
         if run.rounds:
             text = tables.to_csv(run.rounds)
             (beside / "rounds.csv").write_text(text, encoding="utf-8")
     return folder / "report" / "report.md"
 
 
-def _page(run: run_folder.Run, folder: pathlib.Path) -> str:
-    """The page in Markdown; draws its pictures into `folder`."""
-    parts = [f"# {run.summary.get('model', 'A run')}", statements.headline(run)]
-    parts += [statements.adapter(run)]
-    if run.rounds:
-        parts += ["## Rounds", tables.markdown(run.rounds).rstrip()]
-    last = run.rounds[-1] if run.rounds else {}
+def _kicker(run: run_folder.Run) -> str:
+    kind = f"Pruning run, {run.criterion}" if run.rounds else "Training run"
+    return f"{kind}, {run.lacks}" if run.lacks else kind
+
+
+def _page(
+    run: run_folder.Run, run_path: pathlib.Path, folder: pathlib.Path
+) -> page.Page:
+    """The page of the run in `run_path`; draws its pictures into `folder`."""
+    lead = [statements.headline(run), statements.adapter(run), statements.figures(run)]
+    if not run.is_finished:
+        lead += [page.Notice(statements.unfinished(run))]
+    sections = _rounds(run, folder)
+    said = savings.sentences(run.savings)
+    if said:
+        table = page.Table(*savings.cells(run.savings))
+        sections += [page.Section("What it saves", [table, page.Bullets(said)])]
+    if run.metrics:
+        pictures.training_curves(run.metrics, run.rounds, folder / "training_curves")
+        curves = page.Image("training curves", "training_curves")
+        sections += [page.Section("Training", [curves])]
+    sections += classification.sections(run.summary.get("end"), folder)
+    sections += [*auxiliary.sections(run), *samples.sections(run)]
+    sections += origin.sections(run_path)
+    return page.Page(run.summary.get("model", "A run"), lead, sections)
+
+
+def _rounds(run: run_folder.Run, folder: pathlib.Path) -> list[page.Section]:
+    """The rounds' table, their measure against sparsity, and where the zeros are."""
+    if not run.rounds:
+        return []
+    parts: list[page.Part] = [page.Table(*tables.cells(run.rounds))]
+    sections, last = [], run.rounds[-1]
     if len(run.rounds) > 1 and last["sparsity"] > 0:
         key = measures.find(run.rounds).key
         stem = folder / f"sparsity_{key}"
         pictures.sparsity(run.rounds, stem, criterion=run.criterion)
-        parts += [page.image(f"{key} against sparsity", stem.name)]
-        parts += [page.bullets(statements.controls(run))]
+        parts += [page.Image(f"{key} against sparsity", stem.name)]
+        parts += [page.Bullets(statements.controls(run))]
         if last.get("sparsity_per_layer"):
             pictures.layer_sparsity(last, folder / "layer_sparsity")
-            parts += ["## Where the zeros are"]
-            parts += [page.image("sparsity of each layer", "layer_sparsity")]
-    said = savings.sentences(run.savings)
-    if said:
-        parts += ["## What it saves", page.bullets(said)]
-    if run.metrics:
-        pictures.training_curves(run.metrics, run.rounds, folder / "training_curves")
-        parts += ["## Training", page.image("training curves", "training_curves")]
-    parts += [classification.section(run.summary.get("end"), folder)]
-    parts += [auxiliary.section(run), _samples(run)]
-    return page.join(parts)
-
-
-def _samples(run: run_folder.Run) -> str:
-    samples = run.summary.get("samples")
-    if not samples:
-        return ""
-    parts = ["## A sample", f"After the prompt {samples['prompt']!r}:"]
-    for when in ("before", "after"):
-        text = samples[when].strip("\n")
-        # A fence longer than any in the text, which a model may well write.
-        longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
-        fence = "`" * max(3, longest + 1)
-        parts += [f"{when.capitalize()}:", f"{fence}text\n{text}\n{fence}"]
-    return "\n\n".join(parts)
+            image = page.Image("sparsity of each layer", "layer_sparsity")
+            zeros = [heat.heat_map(run.rounds, image)]
+            sections += [page.Section("Where the zeros are", zeros)]
+    return [page.Section("Rounds", parts), *sections]

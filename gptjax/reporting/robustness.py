@@ -4,15 +4,12 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from gptjax import evaluation, files
-from gptjax.reporting import page, pictures
+from gptjax.reporting import naming, page, pictures, web
 
 if TYPE_CHECKING:
     import rich.table
     from matplotlib import axes
 
-# Okabe and Ito's colours; the markers tell the lines apart without them.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKERS = "os^Dv<>p"
 _WIDTH = 3.1
 """Of a panel, in inches."""
 _LEGEND = 30
@@ -53,29 +50,24 @@ def _behind(found: evaluation.Robustness, model: str, noise: str, rate: float) -
     return f"{_amount(found, size)} {'ahead' if spread.mean < 0 else 'behind'}"
 
 
-def markdown(found: evaluation.Robustness) -> str:
-    """The figures of every model under every noise, in Markdown."""
-    return page.table(*_cells(found))
-
-
 def rich_table(found: evaluation.Robustness) -> "rich.table.Table":
-    """The same for a terminal."""
+    """The figures of every model under every noise, for a terminal."""
     return page.rich_table(*_cells(found))
 
 
 def write_robustness(
     folder: pathlib.Path, found: evaluation.Robustness
 ) -> pathlib.Path:
-    """Writes `robustness.json`, `.md` and the picture into a folder; the page."""
+    """Writes `robustness.json`, `.md`, `.html` and the picture; the `.md`."""
     files.make_folder(folder)
     picture(found, folder / "robustness")
-    parts = ["# Under noise", page.bullets(sentences(found))]
-    parts += [page.image(f"{_title(found)} against the rate of noise", "robustness")]
-    parts += [markdown(found).rstrip(), _folders(found)]
+    parts = [page.Bullets(sentences(found))]
+    parts += [page.Image(f"{_title(found)} against the rate of noise", "robustness")]
+    parts += [page.Table(*_cells(found)), _folders(found)]
     parts += [f"By: {found.protocol}.", _reading(found)]
     files.write_json(folder / "robustness.json", found.figures())
-    files.write_text(folder / "robustness.md", page.join(parts))
-    return folder / "robustness.md"
+    made = page.Page("Under noise", parts)
+    return web.write(folder, "robustness", made, kicker="Models on noised texts")
 
 
 def print_robustness(found: evaluation.Robustness) -> None:
@@ -146,8 +138,8 @@ def _line(
         rates,
         [each.mean for each in spreads],
         [each.sd or 0.0 for each in spreads],
-        color=_COLORS[number % len(_COLORS)],
-        marker=_MARKERS[number % len(_MARKERS)],
+        color=pictures.COLORS[number % len(pictures.COLORS)],
+        marker=pictures.MARKERS[number % len(pictures.MARKERS)],
         markersize=5,
         linewidth=1.8,
         elinewidth=1,
@@ -234,20 +226,7 @@ def _percent(rate: float) -> str:
 
 
 def _short(found: evaluation.Robustness) -> dict[str, str]:
-    """The ends of the models' paths, as long as it takes to tell them apart, without
-    what all end in.
-    """
-    parts = {name: name.rstrip("/").split("/") for name in found.models}
-    while len({own[-1] for own in parts.values()}) == 1 < len(parts) and all(
-        len(own) > 2 for own in parts.values()
-    ):
-        parts = {name: own[:-1] for name, own in parts.items()}
-    longest = max(map(len, parts.values()))
-    for count in range(2, longest + 1):
-        short = {name: "/".join(own[-count:]) for name, own in parts.items()}
-        if len({*short.values()}) == len(short):
-            return short
-    return {name: name for name in found.models}
+    return naming.short(found.models, at_least=2)
 
 
 def _folders(found: evaluation.Robustness) -> str:

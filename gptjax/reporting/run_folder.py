@@ -7,7 +7,8 @@ from typing import Any
 
 import omegaconf
 
-from gptjax import errors
+from gptjax import config, errors
+from gptjax.pruning import plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +21,32 @@ class Run:
       summary: what `summary.json` holds; empty before there is one.
       metrics: the lines of `metrics.jsonl`, each with `phase` and `step`.
       criterion: what pruned the weights, as the run's config calls it.
+      samples: for each prompt, what models went on with, by the name of the moment:
+        `start`, a round's or `end`.
+      planned: how many rounds there will be; None for a run that only trains, and
+        where it is not known.
     """
 
     rounds: list[dict[str, Any]]
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
     criterion: str
+    samples: list[tuple[str, dict[str, str]]] = dataclasses.field(default_factory=list)
+    planned: int | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return "end" in self.summary
+
+    @property
+    def lacks(self) -> str:
+        """What a run is not, in short: `not finished`, or `not concluded`, as a trial
+        whose rounds are all done; empty for one that is whole."""
+        if self.is_finished:
+            return ""
+        is_done = self.planned is not None and len(self.rounds) >= self.planned
+        return "not concluded" if is_done else "not finished"
 
     @property
     def savings(self) -> dict[str, Any]:
@@ -34,7 +55,8 @@ class Run:
         if not measured:
             return {}
         layers = self.rounds[-1].get("sparsity_per_layer") if self.rounds else None
-        return {"sparsity_per_layer": layers, **measured}
+        cut = self.summary.get("structured")
+        return {"sparsity_per_layer": layers, "structured": cut, **measured}
 
 
 def read(folder: str | pathlib.Path) -> Run:
@@ -44,6 +66,11 @@ def read(folder: str | pathlib.Path) -> Run:
       UserError: if nothing of a run is there, or a file is not what it should be.
     """
     folder = pathlib.Path(folder)
+    if (folder / config.STUDY_LOCK).exists():
+        raise errors.UserError(
+            f"{folder}: a search, of which `gptjax tune` draws the page; report its "
+            f"trials, {folder}/trials/NNNN"
+        )
     paths = sorted((folder / "rounds").glob("[0-9][0-9]*/report.json"))
     rounds = sorted((read_object(path) for path in paths), key=lambda r: r["round"])
     summary_path, metrics_path = folder / "summary.json", folder / "metrics.jsonl"
@@ -57,7 +84,19 @@ def read(folder: str | pathlib.Path) -> Run:
         summary=read_object(summary_path) if summary_path.exists() else {},
         metrics=_lines(metrics_path) if metrics_path.exists() else [],
         criterion=_criterion(folder / "config.yaml"),
+        samples=_samples(folder / "samples.json"),
+        planned=_planned(folder / "config.yaml"),
     )
+
+
+def _planned(path: pathlib.Path) -> int | None:
+    if not path.exists():
+        return None
+    try:
+        settings = config.load(path)
+    except errors.UserError:
+        return None  # another version's
+    return None if settings.pruning is None else plan.phases(settings)
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:
@@ -65,6 +104,16 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise errors.UserError(f"{path}: not JSON: {error}") from error
+
+
+def _samples(path: pathlib.Path) -> list[tuple[str, dict[str, str]]]:
+    if not path.exists():
+        return []
+    found = read_object(path)
+    return [
+        (prompt, {when: texts[place] for when, texts in found["texts"].items()})
+        for place, prompt in enumerate(found["prompts"])
+    ]
 
 
 def _criterion(path: pathlib.Path) -> str:

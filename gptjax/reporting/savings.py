@@ -25,6 +25,67 @@ def sentences(savings: Mapping[str, Any]) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
+def cells(savings: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Sizes and times as a table: column titles, and the rows under them.
+
+    Beside the dense model stands the run's own, and after it, where zeros were timed,
+    the one that was cut alike to compare with. A ratio is over the dense model's.
+
+    Args:
+      savings: as for `sentences`; of a run that cuts, `structured` of `summary.json`
+        too.
+    """
+    is_cut, cut = _is_cut(savings), savings.get("removed")
+    titles = ["", "dense", "cut" if is_cut else "pruned", "ratio"]
+    has_reference = bool(cut) and not is_cut
+    if has_reference:
+        titles += ["cut alike", "ratio"]
+    rows = []
+
+    def add(name, text, dense, *others):
+        row = [name, text(dense)]
+        for value in others[: 1 + has_reference]:
+            row += (
+                ["-", "-"] if value is None else [text(value), f"{value / dense:.2f}"]
+            )
+        rows.append(row)
+
+    count, size = "{:,}".format, tables.bytes_text
+    if is_cut and savings.get("structured"):
+        sizes = savings["structured"]
+        before, after = sizes["before"]["parameters"], sizes["after"]["parameters"]
+        add("weights", count, before, after)
+        add("bytes, dense", size, sizes["bytes_before"], sizes["bytes_after"])
+    elif not is_cut and {"zeros", "parameters", "bytes_packed"} <= savings.keys():
+        total, dense = savings["parameters"], savings["bytes_dense"]
+        left = cut["parameters"] if cut else None
+        add("weights that are not 0", count, total, total - savings["zeros"], left)
+        add("bytes of the export", size, dense, dense, None)
+        add("bytes, packed", size, dense, savings["bytes_packed"], None)
+    if {"bytes_zipped", "bytes_zipped_dense"} <= savings.keys():
+        zipped = savings["bytes_zipped_dense"], savings["bytes_zipped"]
+        add("bytes, zipped", size, *zipped, None)
+    own = "removed" if is_cut else "pruned"
+    for what, name in (("step", "a training step"), ("decode", "decoding")):
+        dense, *others = (
+            savings.get(f"{what}_seconds_{of}") for of in ("dense", own, "removed")
+        )
+        if dense and others[0]:
+            add(name, _milliseconds, dense, *others)
+    return titles, rows
+
+
+def speed(savings: Mapping[str, Any], what: str) -> tuple[float, bool] | None:
+    """What a `step` or `decode` of the run's own model takes over the dense model's.
+
+    And whether it is faster in all turns. None where it was not timed.
+    """
+    own = "removed" if _is_cut(savings) else "pruned"
+    ratios = f"{what}_ratios_removed" if own == "removed" else f"{what}_ratios"
+    timed = _Timed.read(savings, what, own, ratios)
+    return None if timed is None else (timed.own / timed.dense, timed.is_faster)
+
+
 def _zeros(savings: Mapping[str, Any]) -> str | None:
     if not {"zeros", "prunable", "parameters"} <= savings.keys():
         return None
@@ -78,6 +139,12 @@ def _bytes(savings: Mapping[str, Any]) -> str | None:
         f"{text}. The export is dense and takes what it took before, so that it loads "
         "everywhere."
     )
+
+
+def _milliseconds(seconds: float) -> str:
+    """In milliseconds, with three digits, or all before the point."""
+    value = 1000 * seconds
+    return f"{value:,.0f} ms" if value >= 1000 else f"{value:.3g} ms"
 
 
 def _is_cut(savings: Mapping[str, Any]) -> bool:
@@ -155,7 +222,7 @@ class _Timed:
         """The ratio and what is behind it; `nothing` says that nothing was gained."""
         ratio = self.own / self.dense
         times = (
-            f"{1000 * self.own:.3g} ms {self.what}, {1000 * self.dense:.3g} ms dense"
+            f"{_milliseconds(self.own)} {self.what}, {_milliseconds(self.dense)} dense"
         )
         if len(self.ratios) > 1:
             low, high = min(self.ratios), max(self.ratios)

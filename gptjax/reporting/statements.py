@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from gptjax.reporting import connectivity, measures, run_folder, tables
+from gptjax.reporting import (
+    connectivity,
+    measures,
+    page,
+    run_folder,
+    savings,
+    tables,
+)
 
 _CONTROLS = {
     "random": "a random mask with the same number of zeros in every layer",
@@ -36,6 +43,55 @@ def headline(run: run_folder.Run) -> str:
         return ""
     text = f"{measure.key.capitalize()}: {', '.join(figures)}."
     return f"{text} Measured by: {protocols.pop()}." if len(protocols) == 1 else text
+
+
+def unfinished(run: run_folder.Run) -> str:
+    """How far a run has come that has not ended."""
+    parts = []
+    if run.rounds:
+        done = len(run.rounds)
+        parts.append(f"{done} round{'s' if done > 1 else ''} done")
+    if run.metrics:
+        last = run.metrics[-1]
+        parts.append(f"last heard of at step {last['step']} of {last['phase']}")
+    return f"{run.lacks.capitalize()}: {', '.join(parts) or 'nothing trained yet'}."
+
+
+def figures(run: run_folder.Run) -> page.Figures:
+    """The figures that a reader looks for first: how good, how small, how fast."""
+    start, end = run.summary.get("start"), run.summary.get("end")
+    measure = measures.find([start, end, *run.rounds])
+    items = []
+
+    def add(name, value, note=""):
+        if value is not None:
+            items.append((name, value, note))
+
+    def good(result):
+        value = measure.of(result)
+        return None if value is None else measure.text(value)
+
+    add(f"{measure.key} at the start", good(start))
+    if not run.rounds:
+        add(f"{measure.key} at the end", good(end))
+        return page.Figures(items)
+    first, last = run.rounds[0], run.rounds[-1]
+    add(f"{measure.key}, dense", good(first), "round 0")
+    if last is first:
+        return page.Figures(items)
+    add(f"{measure.key}, {_size(run)}", good(last), f"round {last['round']}")
+    share = last["bytes_packed"] / first["bytes_dense"]
+    packed, dense = (
+        tables.bytes_text(each) for each in (last["bytes_packed"], first["bytes_dense"])
+    )
+    add("bytes, packed", f"{share:.0%}", f"{packed} of {dense}")
+    for what, name in (("step", "a training step"), ("decode", "decoding")):
+        found = savings.speed(run.savings, what)
+        if found is not None:
+            ratio, is_faster = found
+            note = "the dense model's" + ("" if is_faster else ": no speed-up")
+            add(f"time of {name}", f"{ratio:.2f} x", note)
+    return page.Figures(items)
 
 
 def _size(run: run_folder.Run) -> str:

@@ -72,12 +72,6 @@ def rich_table(rounds: Rounds) -> "rich.table.Table":
     return page.rich_table(*cells(rounds))
 
 
-def markdown(rounds: Rounds) -> str:
-    """The table in Markdown."""
-    titles, rows = cells(rounds)
-    return page.table(titles, rows)
-
-
 def to_csv(rounds: Rounds) -> str:
     """The figures behind the table, unrounded, one line for each round."""
     kinds, measure = controls(rounds), measures.find(rounds)

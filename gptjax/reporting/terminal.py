@@ -9,6 +9,7 @@ from gptjax.reporting import (
     classification,
     page,
     run_folder,
+    samples,
     savings,
     statements,
     tables,
@@ -46,15 +47,15 @@ def print_run(folder: str | pathlib.Path) -> None:
     titles, rows = auxiliary.cells(run)
     if rows:
         console.print(page.rich_table(titles, rows))
-    samples = run.summary.get("samples")
-    if samples:
-        for when in ("before", "after"):
+    for prompt, texts in run.samples:
+        for when, text in samples.before_and_after(run, texts):
             console.print(f"\n{when}:", style="bold")
-            console.print(f"{samples['prompt']}{samples[when]}")
+            console.print(f"{prompt}{text}")
     places = {
         "export": "loads in transformers",
+        "native": "the model as it is, for gptjax",
         "adapter": "in PEFT's layout, for gptjax merge",
-        "report": "table and pictures",
+        "report": "report.html, and its tables and pictures",
     }
     console.print()
     for name, what in places.items():

@@ -16,23 +16,10 @@ _HEADS = ("classifiers/", "taggers/")
 
 
 @dataclasses.dataclass(frozen=True)
-class Adapted:
+class Adapted(objectives.Through):
     """A task's loss of a frozen model with the adapter that is trained."""
 
-    task: objectives.Objective
     scaling: float
-
-    def metrics(self, batch: objectives.Batch, loss: jax.Array) -> dict[str, jax.Array]:
-        """Those of the task."""
-        return self.task.metrics(batch, loss)
-
-    def scale(self, batch: objectives.Batch) -> Any:
-        """As the task scales."""
-        return self.task.scale(batch)
-
-    def is_read(self, config: model.Config, part: objectives.Batch) -> jax.Array:
-        """As the task says."""
-        return self.task.is_read(config, part)
 
     def loss(self, config, params, part, scale, *, compute, dropout_key, frozen):
         """The loss of a part; `frozen` is the model's params, and the teacher's."""

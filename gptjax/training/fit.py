@@ -22,30 +22,10 @@ from gptjax.training import (
     utilization,
 )
 from gptjax.training import updates as updates_lib
+from gptjax.training.phase import Phase
 from gptjax.training.state import TrainState
 from gptjax.training.step import Batch
 from gptjax.training.trainer import Trainer
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One stretch of training with masks of its own: a round, or a control of it.
-
-    Attributes:
-      name: of its checkpoints and in the logs, e.g. `02` or `02-random`.
-      start, end: steps of the learning-rate schedule.
-      stream: number of its stream of batches and dropout keys; phases with the same
-        number see the same batches.
-      snapshot: called with the params when a step ends that it names.
-      updates: changes the masks while the phase trains; None: they stay.
-    """
-
-    name: str
-    start: int
-    end: int
-    stream: int = 0
-    snapshot: tuple[int, Callable[[Any], None]] | None = None
-    updates: updates_lib.Updates | None = None
 
 
 @dataclasses.dataclass
@@ -76,7 +56,7 @@ def fit(
       validation texts, if there are some. `Trainer.whole` makes a model of its params.
 
     Raises:
-      UserError: the loss or a gradient is not finite.
+      Diverged: the loss or a gradient is not finite.
       Stopped: by SIGTERM or SIGINT, after saving.
     """
     checkpoints = checkpoints_lib.Checkpoints(
@@ -255,6 +235,7 @@ class _Fit:
         self.progress.say(
             f"{self.phase.name} step {self.step}/{self.phase.end} {name} {value:.3f}"
         )
+        self.trainer.on_evaluation(self.phase, self.step, result)
         self._restart_clock()
         return is_better
 
@@ -291,7 +272,7 @@ class _Fit:
         if not all(map(math.isfinite, values.values())):
             last = self.checkpoints.latest()
             self.checkpoints.wait()
-            raise errors.UserError(self._diverged(step, values, last))
+            raise errors.Diverged(self._diverged(step, values, last))
         # What only some steps measure, those of one of several tasks, is kept.
         values = self.values = self.values | values
         is_due = step % self.settings.log_every_steps == 0 or step == self.phase.end

@@ -1,4 +1,4 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, and the terminal."""
+"""What a run says while it trains: metrics.jsonl, trackers, and the terminal."""
 
 import contextlib
 import datetime
@@ -10,16 +10,20 @@ from typing import Any
 
 import rich.progress
 
-from gptjax import files
+from gptjax import config, files
+from gptjax.training import trackers
 
 
 class MetricsLog:
-    """`metrics.jsonl` and TensorBoard events of a run folder.
+    """`metrics.jsonl` and TensorBoard events of a run folder, and its trackers.
 
     Only the first of several processes writes.
     """
 
-    def __init__(self, folder: pathlib.Path, *, is_main: bool):
+    def __init__(self, settings: config.Run, *, is_main: bool):
+        folder = pathlib.Path(settings.out)
+        self._trackers = trackers.Trackers(settings, folder)
+        self._sent: set[tuple[Any, ...]] = set()
         self._path = folder / "metrics.jsonl"
         self._events = folder / "tensorboard"
         self._is_main = is_main
@@ -37,6 +41,8 @@ class MetricsLog:
                 continue  # the line that a killed process was writing
             if record["phase"] != phase or record["step"] <= step:
                 kept.append(line + "\n")
+            else:
+                self._sent.add(_key(**record))
         files.write_text(self._path, "".join(kept))
         self._writer(phase, purge_step=step + 1)
 
@@ -49,9 +55,12 @@ class MetricsLog:
         writer = self._writer(phase)
         for name, value in values.items():
             writer.add_scalar(name, value, step)
+        is_again = _key(phase, step, **values) in self._sent
+        self._trackers.write(phase, step, values, is_again=is_again)
 
     def close(self) -> None:
-        """Flushes and closes the TensorBoard files."""
+        """Flushes and closes the TensorBoard files and the trackers."""
+        self._trackers.close()
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
@@ -65,6 +74,11 @@ class MetricsLog:
                 str(self._events / phase), purge_step=purge_step
             )
         return self._writers[phase]
+
+
+def _key(phase: str, step: int, **values: float) -> tuple[Any, ...]:
+    """What tells a line of the log from all others."""
+    return phase, step, *sorted(values)
 
 
 class Progress:

@@ -50,6 +50,25 @@ class Objective(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Through:
+    """A task's objective, but for its loss: that of params made of the trained ones."""
+
+    task: Objective
+
+    def metrics(self, batch: Batch, loss: jax.Array) -> dict[str, jax.Array]:
+        """Those of the task."""
+        return self.task.metrics(batch, loss)
+
+    def scale(self, batch: Batch) -> Any:
+        """As the task scales."""
+        return self.task.scale(batch)
+
+    def is_read(self, config: model.Config, part: Batch) -> jax.Array:
+        """As the task says."""
+        return self.task.is_read(config, part)
+
+
+@dataclasses.dataclass(frozen=True)
 class LanguageModelling:
     """The mean negative log-likelihood of the next token, in nats.
 

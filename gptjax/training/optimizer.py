@@ -1,7 +1,6 @@
 """Optax optimizers by name, wrapped so that pruned weights stay zero."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,8 +9,7 @@ import optax
 
 from gptjax import config, errors, masks, tree
 from gptjax.training import layerwise, movement, moving_average, plateau
-
-Schedule = Callable[[jax.Array], jax.Array]
+from gptjax.training.rates import Rates
 
 OPTIMIZERS = (
     "adabelief",
@@ -48,7 +46,7 @@ DECAY_RULES: tree.Rules = (
 )
 
 
-def make_schedule(settings: config.Optimizer, *, steps: int) -> Schedule:
+def make_schedule(settings: config.Optimizer, *, steps: int) -> Rates:
     """The learning rate at each step: a linear warmup, then the decay.
 
     The warmup reaches the peak at step `warmup_steps`; the decay ends at `steps`, as
@@ -72,16 +70,16 @@ def make_schedule(settings: config.Optimizer, *, steps: int) -> Schedule:
         "linear": optax.linear_schedule(peak, peak * final, decay_steps),
         "cosine": optax.cosine_decay_schedule(peak, decay_steps, alpha=final),
     }[settings.schedule]
-    if not warmup:
-        return decay
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, warmup), decay], [warmup]
-    )
+    if warmup:
+        decay = optax.join_schedules(
+            [optax.linear_schedule(0.0, peak, warmup), decay], [warmup]
+        )
+    return Rates(decay, steps=steps)
 
 
 def make_optimizer(
     settings: config.Optimizer,
-    schedule: Schedule,
+    schedule: Rates,
     params: Any,
     *,
     tracks_movement: bool = False,

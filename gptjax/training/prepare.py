@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from gptjax import config, convert, data, errors, model, sharding, tree
-from gptjax.training import heads, step, tasks, teacher_scores
+from gptjax.training import heads, step, tasks, teacher_scores, trackers
+from gptjax.training.phase import OnEvaluation, ignore
 from gptjax.training.trainer import Trainer
 
 
@@ -32,7 +33,9 @@ class Prepared:
     tokenizer: data.Tokenizer
     texts: tasks.Texts
 
-    def trainer(self, *, schedule_steps: int) -> Trainer:
+    def trainer(
+        self, *, schedule_steps: int, on_evaluation: OnEvaluation = ignore
+    ) -> Trainer:
         """The run's Trainer, with a learning-rate schedule of that length."""
         return Trainer(
             self.settings,
@@ -40,6 +43,7 @@ class Prepared:
             self.mesh,
             texts=self.texts,
             schedule_steps=schedule_steps,
+            on_evaluation=on_evaluation,
         )
 
     def read(self, text: config.Source) -> data.Tokens:
@@ -151,19 +155,27 @@ class Prepared:
         Such a folder has one head. It gets the main task's; those of auxiliary tasks
         go with the same trunk into folders beside it, `<folder>-<task>`.
 
+        A model that such a folder holds filled up with zeros alone goes beside it as it
+        is, as the gptjax folder `native` or `native-<task>`; what transformers has no
+        class for goes there and nowhere else.
+
         Args:
           cut: the config of params of another shape than the run began with.
         """
         shape = cut or self.model_config
         for place, name in self._with_one_head(folder):
             own = heads.alone(shape, params, name)
-            convert.save(place, *own, **self.sidecars)
+            if convert.is_stock(own[0]):
+                convert.save(place, *own, **self.sidecars)
+            if not convert.is_whole(own[0]):
+                beside = folder.with_name(place.name.replace(folder.name, "native", 1))
+                convert.save_native(beside, *own, **self.sidecars)
 
     @property
-    def fits_one_folder(self) -> bool:
-        """Whether a Hugging Face folder holds all heads of the model."""
+    def has_auxiliary_heads(self) -> bool:
+        """Whether there are heads that the main task's Hugging Face folder lacks."""
         _, *auxiliary = self.settings.tasks().values()
-        return not any(alone.task.has_classifier for alone in auxiliary)
+        return any(alone.task.has_classifier for alone in auxiliary)
 
     def export_adapter(self, folder: pathlib.Path, trained: Any) -> None:
         """Writes what an adapter's training has come to, as PEFT lays it out.
@@ -216,6 +228,7 @@ def prepare(settings: config.Run) -> Prepared:
     """Opens the model and the texts of a run; the cheap checks come first."""
     if settings.data.train is None:
         raise errors.UserError("data.train: missing; a run needs texts to train on")
+    trackers.check(settings.logging)
     mesh = sharding.make_mesh(**settings.mesh.model_dump())
     source = convert.resolve(settings.model)
     model_config = convert.read_config(source)
@@ -225,10 +238,16 @@ def prepare(settings: config.Run) -> Prepared:
         facts, model_config.vocab_size, settings.tokenizer or settings.model
     )
     _check_head(settings, model_config)
-    if settings.adapter is not None and model_config.head_dim is not None:
+    if model_config.activation_bits is not None:
         raise errors.UserError(
-            f"adapter: {settings.model} has fewer heads than stock GPT-2 of its width, "
-            "for which PEFT has no layout; name its export/"
+            f"{settings.model}: computes with activations of 8 bits, through which "
+            "nothing learns; `gptjax convert` makes an ordinary checkpoint of it"
+        )
+    if settings.adapter is not None and convert.is_padded(model_config):
+        raise errors.UserError(
+            f"adapter: {settings.model} has fewer heads or neurons than a model of its "
+            "width has in transformers, so that PEFT has no layout for it; name its "
+            "export/"
         )
     classifiers, texts = [], {}
     for name, alone in settings.tasks().items():
@@ -288,10 +307,9 @@ def _check_head(settings: config.Run, model_config: model.Config) -> None:
         or any(task.language_weight for task in each)
         or settings.pruning is not None
     )
-    has = model_config.tie_word_embeddings or (
-        all(are_language) and not model_config.classifiers
-    )
-    if needs and not has:
+    # Of the model as it becomes, with the run's classifiers.
+    stays = all(are_language) or model_config.has_free_scores
+    if needs and not (stays and model_config.predicts_tokens):
         raise errors.UserError(
             f"{settings.model}: a classifier without tied embeddings has no scores of "
             "the next token, which language modelling, task.language_weight and "

@@ -1,5 +1,6 @@
 """`train`, and the summary that every kind of run writes."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -9,7 +10,9 @@ from typing import Any
 import jax
 
 from gptjax import config, errors, evaluation, files, sharding
-from gptjax.training.fit import Phase, fit
+from gptjax.training import samples
+from gptjax.training.fit import fit
+from gptjax.training.phase import OnEvaluation, Phase, ignore
 from gptjax.training.prepare import Prepared, prepare
 from gptjax.training.run_folder import run_folder
 from gptjax.training.trainer import Trainer
@@ -21,7 +24,8 @@ class Trained:
 
     Attributes:
       folder: the run folder.
-      export: the trained model as a Hugging Face folder.
+      export: the trained model as a Hugging Face folder; not there where transformers
+        has no such model, and a gptjax folder beside it, `native`, is.
       summary: what `summary.json` holds.
     """
 
@@ -43,9 +47,11 @@ def start_summary(prepared: Prepared, trainer: Trainer) -> dict[str, Any]:
     sharding.sync("summary sought")
     if known:
         return json.loads(path.read_text(encoding="utf-8"))
-    start = None
-    if prepared.texts.valid is not None:
-        start = describe(trainer.evaluate(prepared.load_params()))
+    start, is_measured = None, prepared.texts.valid is not None
+    if is_measured or prepared.settings.evaluation.prompts:
+        params = prepared.load_params()
+        start = describe(trainer.evaluate(params)) if is_measured else None
+        samples.write_samples(prepared, "start", trainer.model_config, params)
     summary = {
         "model": prepared.settings.model,
         "parameters": trainer.parameters(),
@@ -62,16 +68,22 @@ def write_summary(prepared: Prepared, summary: dict[str, Any]) -> None:
     sharding.sync("summary")
 
 
-def train(settings: config.Run) -> Trained:
+def train(settings: config.Run, *, on_evaluation: OnEvaluation = ignore) -> Trained:
     """Fine-tunes a model as its config says, or goes on where it was interrupted.
+
+    Args:
+      on_evaluation: called with every evaluation.
 
     Raises:
       UserError: for whatever the user can mend.
       Stopped: by a signal, with the state saved.
     """
-    with run_folder(settings) as folder:
+    with run_folder(settings) as folder, contextlib.ExitStack() as ending:
         prepared = prepare(settings)
-        trainer = prepared.trainer(schedule_steps=settings.training.steps)
+        trainer = prepared.trainer(
+            schedule_steps=settings.training.steps, on_evaluation=on_evaluation
+        )
+        ending.callback(trainer.log.close)
         if settings.distillation is not None and (
             settings.distillation.teacher == "dense"
         ):
@@ -94,10 +106,10 @@ def train(settings: config.Run) -> Trained:
         )
         whole = trainer.whole(state.params)
         prepared.export(folder / "export", whole)
+        samples.write_samples(prepared, "end", trainer.model_config, whole)
         summary = {**summary, "end": describe(result)}
         if adapter is not None:
             prepared.export_adapter(folder / "adapter", state.params)
             summary["adapter"] = adapter.account(whole)
         write_summary(prepared, summary)
-        trainer.log.close()
     return Trained(folder, folder / "export", summary)

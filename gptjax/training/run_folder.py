@@ -3,13 +3,12 @@
 import contextlib
 import fcntl
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
 
 import jax
-import omegaconf
 
 from gptjax import config, errors, files
+from gptjax.training import environment
 
 # What may differ when a run is continued: it changes where and how fast, not what.
 _FREE_TO_CHANGE = (
@@ -18,9 +17,12 @@ _FREE_TO_CHANGE = (
     "data.cache_dir",
     "data.workers",
     "distillation.cache_dir",
+    "logging",
     "training.log_every_steps",
     "training.keep_checkpoints",
     "training.profile",
+    "tune",
+    "search",
 )
 
 
@@ -29,10 +31,14 @@ def run_folder(settings: config.Run) -> Iterator[pathlib.Path]:
     """The run's folder, held against other processes for as long as it is entered.
 
     Raises:
-      UserError: another process is at work in it, or it holds a run with another
-        config.
+      UserError: another process is at work in it, or it holds a search, or a run with
+        another config.
     """
     folder = pathlib.Path(settings.out)
+    if (folder / config.STUDY_LOCK).exists():
+        raise errors.UserError(
+            f"out: {folder} holds a search of `gptjax tune`; choose another folder"
+        )
     if jax.process_index() > 0:
         yield folder
         return
@@ -52,32 +58,47 @@ def run_folder(settings: config.Run) -> Iterator[pathlib.Path]:
             ) from error
         config_path = folder / "config.yaml"
         is_new = not config_path.exists()
-        _check_same_run(config_path, settings)
+        check_same_run(config_path, settings)
+        environment.record(folder)
         try:
             yield folder
         except Exception:
             # A run that never began must not hold its folder against a mended config.
             if is_new and not _has_begun(folder):
                 config_path.unlink(missing_ok=True)
+                (folder / environment.NAME).unlink(missing_ok=True)
             raise
 
 
 def _has_begun(folder: pathlib.Path) -> bool:
-    """Whether a run folder holds more than its config and lock."""
-    return any(path.name not in ("config.yaml", ".lock") for path in folder.iterdir())
+    """Whether a run folder holds more than what it is opened with."""
+    own = ("config.yaml", ".lock", environment.NAME)
+    return any(path.name not in own for path in folder.iterdir())
 
 
-def _check_same_run(path: pathlib.Path, settings: config.Run) -> None:
-    """Writes the resolved config, or compares with the one that is there."""
+def check_same_run(
+    path: pathlib.Path, settings: config.Run, *, held: Collection[str] = ()
+) -> None:
+    """Writes the resolved config, or compares with the one that is there.
+
+    Args:
+      held: keys and sections that must not have changed either, though a run may go
+        on with them changed.
+
+    Raises:
+      UserError: naming a key that has changed, where that may not be.
+    """
+
+    def is_within(key, sections):
+        return any(key == own or key.startswith(own + ".") for own in sections)
+
     if path.exists():
         old, new = (
-            _leaves(omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(text)))
+            config.leaves(text)
             for text in (path.read_text(encoding="utf-8"), config.dump(settings))
         )
         for key in sorted({*old, *new}):
-            if any(
-                key == free or key.startswith(free + ".") for free in _FREE_TO_CHANGE
-            ):
+            if is_within(key, _FREE_TO_CHANGE) and not is_within(key, held):
                 continue
             before, now = old.get(key), new.get(key)
             if before != now:
@@ -86,13 +107,3 @@ def _check_same_run(path: pathlib.Path, settings: config.Run) -> None:
                     "set it back to go on with that run, or choose another `out`"
                 )
     files.write_text(path, config.dump(settings))
-
-
-def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted keys; what lies in a list is one value."""
-    if not isinstance(node, dict) or not node:
-        return {prefix: node}
-    found = {}
-    for name, value in node.items():
-        found |= _leaves(value, f"{prefix}.{name}" if prefix else str(name))
-    return found

@@ -1,5 +1,6 @@
 """The one jitted step: gradients accumulated, clipped, applied, zeros kept."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,8 @@ from gptjax import config as config_lib
 from gptjax import model, sharding
 from gptjax.training import adversarial, objectives, plateau
 from gptjax.training.objectives import Batch
-from gptjax.training.optimizer import Schedule
+from gptjax.training.rates import Rates
 from gptjax.training.state import TrainState
-
-Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
 def compute_of(settings: config_lib.Training, mesh: Mesh) -> model.Compute:
@@ -28,6 +27,30 @@ def compute_of(settings: config_lib.Training, mesh: Mesh) -> model.Compute:
         unroll=settings.unroll_layers,
         loss_chunk_tokens=settings.loss_chunk_tokens,
     )
+
+
+class Step:
+    """A jitted training step that is handed the learning rates of its schedule."""
+
+    def __init__(self, jitted: Any, schedule: Rates, place: jax.sharding.Sharding):
+        self._jitted, self._schedule, self._place = jitted, schedule, place
+
+    @functools.cached_property
+    def _rates(self) -> jax.Array:
+        return sharding.place(self._schedule.table, self._place)
+
+    def __call__(
+        self, state: TrainState, batch: Batch, key: jax.Array, *frozen: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self._jitted(state, batch, key, self._rates, *frozen)
+
+    def lower(self, state: Any, batch: Any, key: Any, *frozen: Any) -> Any:
+        """As of a jitted function; on devices that are not there, too."""
+        rates = jax.ShapeDtypeStruct(self._schedule.table.shape, jnp.float32)
+        return self._jitted.lower(state, batch, key, rates, *frozen)
+
+    def _cache_size(self) -> int:
+        return self._jitted._cache_size()
 
 
 def mean_gradients(
@@ -111,7 +134,7 @@ def learnt(
 def make_step(
     config: model.Config,
     optimizer: optax.GradientTransformationExtraArgs,
-    schedule: Schedule,
+    schedule: Rates,
     places: TrainState,
     compute: model.Compute,
     objective: objectives.Objective = objectives.LANGUAGE,
@@ -123,7 +146,7 @@ def make_step(
 
     Args:
       config: its dropout rates are used as they stand.
-      optimizer: from `make_optimizer`; its `update` takes `masks`.
+      optimizer: from `make_optimizer` with this schedule; its `update` takes `masks`.
       places: the shardings of the state, from `state.shardings`.
       compute: on the mesh of `places`.
       frozen_places: the shardings of a teacher's params, if the objective needs one.
@@ -140,7 +163,13 @@ def make_step(
     """
     has_dropout = config != config.without_dropout()
 
-    def step(state: TrainState, batch: Batch, key: jax.Array, frozen: Any = None):
+    def step(
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        rates: jax.Array,
+        frozen: Any = None,
+    ):
         key = jax.random.fold_in(key, state.step)
         grads, found = learnt(
             config,
@@ -154,28 +183,32 @@ def make_step(
             adversary=adversary,
             adversary_key=None if adversary is None else jax.random.fold_in(key, 0),
         )
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, masks=state.masks
-        )
+        with schedule.given(rates):
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, state.params, masks=state.masks
+            )
+            rate = schedule(state.step)
         params = optax.apply_updates(state.params, updates)
         scale = plateau.scale_of(state.opt_state)
         metrics = {
             **found,
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
-            "learning_rate": schedule(state.step) * (1 if scale is None else scale),
+            "learning_rate": rate * (1 if scale is None else scale),
             **objective.metrics(batch, found["loss"]),
         }
         return TrainState(state.step + 1, params, state.bits, opt_state), metrics
 
     mesh = places.step.mesh
     whole = sharding.replicated(mesh)
-    return jax.jit(
+    batch_place = sharding.batch_sharding(mesh)
+    jitted = jax.jit(
         step,
-        in_shardings=(places, sharding.batch_sharding(mesh), whole, *frozen_places),
+        in_shardings=(places, batch_place, whole, whole, *frozen_places),
         out_shardings=(places, whole),
         donate_argnums=0,
     )
+    return Step(jitted, schedule, whole)
 
 
 def dropout_scale(

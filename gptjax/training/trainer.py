@@ -9,13 +9,25 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gptjax import config, data, errors, evaluation, masks, model, sharding, tree
+from gptjax import (
+    config,
+    data,
+    errors,
+    evaluation,
+    grids,
+    masks,
+    model,
+    sharding,
+    tree,
+)
 from gptjax.training import (
     adapters,
     distillation,
     logs,
     moving_average,
     objectives,
+    phase,
+    rounding,
     state,
     tasks,
     teacher_scores,
@@ -40,12 +52,14 @@ class Trainer:
         *,
         texts: tasks.Texts,
         schedule_steps: int,
+        on_evaluation: phase.OnEvaluation = phase.ignore,
     ):
         """Prepares, without compiling yet.
 
         Args:
           texts: labelled ones, or instructions, where the config's task says so.
           schedule_steps: the length of the learning-rate schedule.
+          on_evaluation: called by `fit`.
         """
         self.settings, self.mesh = settings, mesh
         self.model_config = model_config
@@ -64,6 +78,11 @@ class Trainer:
         if settings.adapter is not None:
             self.adapter = adapters.Adapter(settings.adapter, self.shapes, mesh)
             self.shapes = self.adapter.shapes
+        self.grid: grids.Grid | None = None
+        if settings.quantization is not None:
+            self.grid = grids.Grid(**settings.quantization.model_dump())
+            # Whether its groups fit.
+            model.on_grid(self.shapes, self.grid)
         self.prunable: tree.Rules = ((r".*", False),)
         tracks_movement = False
         if settings.pruning is not None:
@@ -94,7 +113,7 @@ class Trainer:
         self._make_gradients = functools.partial(
             step_lib.make_gradients, model_config, self.places, compute
         )
-        self._gradients = self._make_gradients(self.task.objective)
+        self._gradients = self._make_gradients(self._rounding(self.task.objective))
         self._taught_step: step_lib.Step | None = None
         # The teacher's params, or none where its scores come with the batches.
         self._frozen: tuple[Any, ...] = ()
@@ -103,7 +122,8 @@ class Trainer:
         self.change_masks = updates.make_change(self.optimizer, self.places)
         self.folder = pathlib.Path(settings.out)
         self.is_main = jax.process_index() == 0
-        self.log = logs.MetricsLog(self.folder, is_main=self.is_main)
+        self.on_evaluation = on_evaluation
+        self.log = logs.MetricsLog(settings, is_main=self.is_main)
 
     def teach(self, name: str, teacher: model.Config, params: Any) -> None:
         """Lets all further steps learn from a teacher, by the config's `distillation`.
@@ -132,11 +152,19 @@ class Trainer:
 
     def _learn(self, objective: objectives.Objective, *frozen_places: Any) -> None:
         self._taught_step = self._make_step(objective, *frozen_places)
-        self._gradients = self._make_gradients(objective, *frozen_places)
+        self._gradients = self._make_gradients(
+            self._rounding(objective), *frozen_places
+        )
+
+    def _rounding(self, objective: objectives.Objective) -> objectives.Objective:
+        """The loss that is trained: of kernels rounded, if so wished."""
+        return (
+            objective if self.grid is None else rounding.Rounding(objective, self.grid)
+        )
 
     def _make_step(self, objective: Any, *teacher_places: Any) -> step_lib.Step:
         if self.adapter is None:
-            return self._make_full_step(objective, *teacher_places)
+            return self._make_full_step(self._rounding(objective), *teacher_places)
         places = (self.adapter.base_places, *teacher_places)
         return self._make_full_step(self.adapter.objective(objective), places)
 
@@ -182,10 +210,15 @@ class Trainer:
         return self._gradients(params, batch, *self._frozen)
 
     def result_of(self, state: state.TrainState) -> Any:
-        """What training has come to: the trained weights, or their moving average."""
-        if self.settings.training.average_decay is None:
-            return state.params
-        return masks.apply(moving_average.average_of(state.opt_state), state.masks)
+        """What training has come to: the trained weights, or their moving average;
+        rounded, if the loss saw them so."""
+        params = state.params
+        if self.settings.training.average_decay is not None:
+            average = moving_average.average_of(state.opt_state)
+            params = masks.apply(average, state.masks)
+        if self.grid is not None:
+            params = model.settled(model.on_grid(params, self.grid))
+        return params
 
     def whole(self, params: Any) -> Any:
         """The model's params, of what is trained: the same, or an adapter merged in."""

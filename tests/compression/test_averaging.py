@@ -69,6 +69,7 @@ def test_what_has_no_mean_is_refused(models, weights, wanted):
         compression.average([lambda m=m: m for m in models], weights)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_model_that_keeps_the_firsts_zeros(
     tiny_settings, tmp_path, capfd, made_up_times
 ):

@@ -60,8 +60,8 @@ def write_checkpoint(folder: pathlib.Path, config: model.Config) -> list[int]:
     order = names.in_hf_order(config)
     entries = safetensors_file.in_file_order(
         [
-            safetensors_file.Entry(name, np.dtype(np.float32), leaf.hf_shape)
-            for name, leaf, _ in order
+            safetensors_file.Entry(name, np.dtype(np.float32), part.hf_shape)
+            for name, _, part, _ in order
         ]
     )
     rng = np.random.default_rng(0)

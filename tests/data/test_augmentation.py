@@ -269,8 +269,11 @@ def test_wordnet_is_read_by_the_thread_that_makes_batches(tmp_path):
     import wn
 
     wn.config.data_directory = tmp_path
+    wn.config.allow_multithreading = False
     (tmp_path / "tiny.xml").write_text(LMF)
     wn.add(tmp_path / "tiny.xml", progress_handler=None)
+    # A command finds the database there, and opens it itself.
+    wn._db.clear_connections()
     settings = config.Augmentation(operations={"synonyms": 1.0}, synonyms="wordnet")
     made = data.Augmentation(settings)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:

@@ -1,15 +1,17 @@
 """Every kind of attention against the formula, in float64 numpy."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gptjax import errors, model, sharding
-from gptjax.model import attention
+from gptjax.model import attention, kernels, plain_attention
 
 CONFIG = model.Config(
-    vocab_size=13, n_positions=512, n_embd=32, n_layer=1, n_head=4, attn_pdrop=0.0
+    vocab_size=13, n_positions=512, n_embd=32, n_layer=2, n_head=4, attn_pdrop=0.0
 )
 LENGTH = 256
 
@@ -45,10 +47,15 @@ def mesh_of(**axes):
     )
 
 
-def inputs(sequences):
-    shape = (sequences, CONFIG.n_head, LENGTH, CONFIG.head_width)
+def inputs(sequences, groups=CONFIG.n_head):
+    """Queries, and keys and values of so many heads."""
     return [
-        jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), 3)
+        jax.random.normal(key, (sequences, heads, LENGTH, CONFIG.head_width))
+        for key, heads in zip(
+            jax.random.split(jax.random.key(0), 3),
+            (CONFIG.n_head, groups, groups),
+            strict=True,
+        )
     ]
 
 
@@ -57,9 +64,7 @@ def inputs(sequences):
     ("packed", "window"), [(False, None), (True, None), (False, 50), (True, 50)]
 )
 @pytest.mark.parametrize("axes", [None, {"data": 2, "tensor": 2, "context": 2}])
-def test_every_kind_of_attention_is_the_formula(
-    kind, packed, window, axes, monkeypatch
-):
+def test_every_kind_of_attention_is_the_formula(kind, packed, window, axes):
     """A document, a window or a mesh may end in the middle of a kernel's block."""
     sequences = 1 if axes is None else 2
     mesh = None if axes is None else mesh_of(**axes)
@@ -68,17 +73,33 @@ def test_every_kind_of_attention_is_the_formula(
     q, k, v = inputs(sequences)
     if kind == "cudnn":
         # Without a GPU: what is asked of cuDNN, answered by XLA.
-        run = attention._cudnn(
+        run = kernels.cudnn(
             CONFIG, compute, LENGTH, window, packed, implementation="xla"
         )
-        scale = attention.scale_of(CONFIG, 0)
+        scale = plain_attention.scale_of(CONFIG, 0)
         got = jax.jit(lambda q, k, v: run(q * scale, k, v, segments))(q, k, v)
     else:
-        attend = attention.make(
-            CONFIG, compute, length=LENGTH, segments_BT=segments, window=window
-        )
+        config = dataclasses.replace(CONFIG, windows=(window, window))
+        attend = attention.make(config, compute, length=LENGTH, segments_BT=segments)
         got = jax.jit(lambda q, k, v: attend(q, k, v, 0, None))(q, k, v)
     expected = formula(q, k, v, CONFIG.head_width**-0.5, segments, window)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "splash"])
+@pytest.mark.parametrize("axes", [None, {"tensor": 2, "context": 2}])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_heads_share_keys_and_layers_have_windows_of_their_own(kind, axes, layer):
+    """The layer's number is known only while the program runs."""
+    mesh = None if axes is None else mesh_of(**axes)
+    compute = model.Compute(mesh=mesh, attention=kind)
+    config = dataclasses.replace(CONFIG, n_kv_head=2, windows=(None, 50))
+    q, k, v = inputs(2, groups=2)
+    attend = attention.make(config, compute, length=LENGTH)
+    got = jax.jit(attend)(q, k, v, layer, None)
+    k, v = (np.repeat(x, 2, axis=1) for x in (k, v))
+    window = config.windows[layer]
+    expected = formula(q, k, v, CONFIG.head_width**-0.5, None, window)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 

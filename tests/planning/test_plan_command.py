@@ -166,15 +166,28 @@ def test_a_cpu_promises_no_time(compiler):
 
 
 def test_shapes_of_known_models_need_no_weights_and_no_network():
-    """The paper's tables: 175 billion weights, and 13."""
-    for name, weights in (("gpt3-175b", 175e9), ("gpt3-13b", 13e9), ("gpt2", 124e6)):
+    """The papers' tables, to the digits that they give."""
+    of_gpt3 = {
+        "small": 125e6,
+        "medium": 350e6,
+        "large": 760e6,
+        "xl": 1.3e9,
+        "2.7b": 2.7e9,
+        "6.7b": 6.7e9,
+        "13b": 13e9,
+        "175b": 175e9,
+    }
+    weights_of = {f"gpt3-{name}": weights for name, weights in of_gpt3.items()}
+    for name, weights in ({"gpt2": 124e6} | weights_of).items():
         settings = config.load(None, {"model": name, "out": "none"})
         maker = planner._Maker(
             settings,
             planner.shapes.resolve(name),
             topologies.parse("v5p:4x4x4"),
         )
-        assert maker.plan(None, None).parameters == pytest.approx(weights, rel=0.02)
+        assert maker.plan(None, None).parameters == pytest.approx(weights, rel=0.02), (
+            name
+        )
 
 
 def test_a_config_json_alone_is_a_model(tmp_path, capsys):

@@ -116,3 +116,63 @@ def test_an_owl_spread_that_leaves_the_range_is_refused():
     dense = masks.dense(params, PRUNABLE)
     with pytest.raises(errors.UserError, match=r"pruning.owl_spread: 0.2 takes"):
         allocation.owl(params, dense, norms, 0.95, outlier=5.0, spread=0.2)
+
+
+NAMES = {
+    "1": lambda path, layer: layer == 1,
+    "mlp": lambda path, layer: "/mlp/" in path,
+    "attn/out": lambda path, layer: path == "blocks/attn/out/kernel",
+    "2/mlp/up": lambda path, layer: (path, layer) == ("blocks/mlp/up/kernel", 2),
+}
+
+
+@hypothesis.given(
+    sparsity=st.floats(0.0, 0.99),
+    weights=st.dictionaries(st.sampled_from(sorted(NAMES)), st.floats(0.1, 10)),
+)
+@hypothesis.settings(max_examples=30, deadline=None)
+def test_weighted_densities_are_in_proportion_and_the_count_is_exact(sparsity, weights):
+    """Rounded layer by layer, the whole would be some weights off."""
+    found = allocation.weighted(SHAPES, sparsity, weights)
+    sizes = masks.layer_sizes(SHAPES)
+    raw = {
+        path: [
+            np.prod([w for name, w in weights.items() if NAMES[name](path, layer)])
+            for layer in range(3)
+        ]
+        for path in sizes
+    }
+    low, high = 0.0, 1e3
+    for _ in range(100):
+        middle = (low + high) / 2
+        kept = sum(
+            min(1.0, middle * w) * sizes[path][0] for path in raw for w in raw[path]
+        )
+        total = sum(int(size.sum()) for size in sizes.values())
+        low, high = (middle, high) if kept < (1 - sparsity) * total else (low, middle)
+    pruned = 0
+    for path, sparsities in found.items():
+        counts = sparsities * sizes[path]
+        np.testing.assert_allclose(counts, np.round(counts), atol=1e-9)
+        pruned += round(counts.sum())
+        wanted = [(1 - min(1.0, low * w)) * sizes[path][0] for w in raw[path]]
+        np.testing.assert_allclose(counts, wanted, atol=1.001)
+    assert pruned == round(sparsity * total)
+
+
+def test_masks_of_weighted_layers_have_that_many_zeros():
+    """What a ranking makes of the shares must be the number they were made for."""
+    params = model.init(jax.random.key(0), SMALL)
+    dense = masks.dense(params, PRUNABLE)
+    shares = allocation.weighted(SHAPES, 0.777, {"0": 3.0, "mlp": 0.7})
+    pruned = ranking.prune_layers(magnitude.scores(params), dense, shares)
+    alive = sum(int(count.sum()) for count in masks.survivors(pruned).values())
+    total = sum(int(size.sum()) for size in masks.layer_sizes(SHAPES).values())
+    assert total - alive == round(0.777 * total)
+
+
+@pytest.mark.parametrize("name", ["3", "mlp/gate", "0/ln_1", "embed"])
+def test_a_weight_that_names_no_layer_is_refused(name):
+    """Else a block beyond the last would be searched in vain."""
+    with pytest.raises(errors.UserError, match=rf"density_weights.{name}: names no"):
+        allocation.weighted(SHAPES, 0.5, {name: 2.0})

@@ -82,7 +82,7 @@ def test_zipped_bytes_are_those_of_the_export_read_back(tmp_path):
     params = masks.apply(params, _masks(CONFIG, 0.8))
     convert.save(tmp_path / "export", CONFIG, params, like=convert.resolve("packaged"))
     read = safetensors.numpy.load_file(tmp_path / "export" / "model.safetensors")
-    order = [name for name, _, _ in names.in_hf_order(CONFIG)]
+    order = [name for name, *_ in names.in_hf_order(CONFIG)]
     assert sorted(order) == sorted(read)
     raw = b"".join(read[name].tobytes() for name in order)
     assert zipped.weights_bytes(CONFIG, params) == len(zlib.compress(raw, 1))
@@ -195,6 +195,7 @@ def test_what_a_turn_made_is_gone_before_the_next():
     assert alive == [0] * 2 * (timing.REPEATS + 1)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_zeros_cost_in_each_layer(tiny_settings, tmp_path):
     """The counts of the report are those of the masks."""
     done = pruning.run(tiny_settings(tmp_path, **{"pruning.sparsities": [0.5]}))

@@ -43,7 +43,7 @@ def test_the_page_holds_all_ratios_wherever_they_lie(files_of, capsys):
     paths = files_of(step=STEP, round=ROUND)
     assert cli.main(["report", *map(str, paths)]) == 0
     written = paths[0].parent / "benchmarks.md"
-    assert capsys.readouterr().out == f"{written}\n"
+    assert capsys.readouterr().out == f"{written.with_suffix('.html')}\n"
     rows = [line for line in written.read_text().splitlines() if line.startswith("|")]
     assert [row for row in rows if " / " in row] == [
         "| gpt2: tokens/s gptjax / torch | 1.31 | 1.20 | 1.40 |",

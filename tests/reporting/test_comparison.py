@@ -2,13 +2,15 @@
 
 import csv
 import json
+import pathlib
 import re
 import statistics
 import xml.etree.ElementTree
 
 import pytest
 
-from gptjax import errors, reporting
+from gptjax import config, errors, reporting
+from gptjax.pruning.comparing import jobs
 from gptjax.reporting import comparison_table
 
 PROTOCOL = "a text, context 256, stride 256"
@@ -243,3 +245,24 @@ def test_a_broken_row_is_named(folder, content, reason):
     (folder / "rows" / "001.json").write_text(content)
     with pytest.raises(errors.UserError, match=rf"rows/001\.json: .*{reason}"):
         reporting.write_comparison(folder)
+
+
+def test_a_comparison_under_way_says_how_far_it_is(folder):
+    """Its table may still lack the method that will win."""
+    configs = pathlib.Path(__file__).parents[2] / "configs"
+    settings = config.load(configs / "compare_demo.yaml")
+    (folder / "config.yaml").write_text(config.dump(settings))
+    row = json.loads((folder / "rows/000.json").read_text())
+    first, *others = jobs.planned(settings)
+
+    def done(job):
+        path = folder / f"rows/{job.name}.json"
+        path.write_text(json.dumps({**row, "run": f"runs/{job.name}"}))
+
+    done(first)
+    page = reporting.write(folder)
+    for path in (page, page.with_suffix(".html")):
+        assert "Not finished: 1 of 3 runs done." in path.read_text()
+    for job in others:
+        done(job)
+    assert "Not finished" not in reporting.write(folder).read_text()

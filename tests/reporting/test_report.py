@@ -37,8 +37,8 @@ ROUNDS = [
 SUMMARY = {
     "model": "a-model",
     "start": {"perplexity": 244.0, "protocol": PROTOCOL},
-    "samples": {"prompt": "To be", "before": "```\nor", "after": "not to be"},
 }
+SAMPLES = {"prompts": ["To be"], "texts": {"start": ["```\nor"], "02": ["not to be"]}}
 METRICS = [
     {"phase": "00", "step": 10, "loss": 4.5},
     {"phase": "00", "step": 20, "loss": 4.0},
@@ -56,6 +56,7 @@ def folder(tmp_path):
         (path / "report.json").write_text(json.dumps(report))
     (tmp_path / "rounds" / "03").mkdir()  # begun, not done
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
+    (tmp_path / "samples.json").write_text(json.dumps(SAMPLES))
     lines = "".join(json.dumps(line) + "\n" for line in METRICS)
     (tmp_path / "metrics.jsonl").write_text(lines + '{"phase": "02", "st')
     return tmp_path
@@ -160,8 +161,9 @@ def test_the_terminal_table_fits_80_columns(folder):
 
 def test_the_terminal_shows_samples_as_they_are(folder, capsys):
     """rich would take `[red]` for markup and `:cat:` for a picture."""
-    samples = {"prompt": "To", "before": " [red] :cat:", "after": " be"}
-    (folder / "summary.json").write_text(json.dumps({**SUMMARY, "samples": samples}))
+    texts = {"start": [" [red] :cat:"], "02": [" be"]}
+    samples = {"prompts": ["To"], "texts": texts}
+    (folder / "samples.json").write_text(json.dumps(samples))
     (folder / "export").mkdir()
     reporting.print_run(folder)
     shown = capsys.readouterr().out

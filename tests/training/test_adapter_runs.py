@@ -175,7 +175,7 @@ def test_a_model_with_fewer_heads_gets_no_adapter(tiny_settings, tmp_path):
     settings = tiny_settings(
         tmp_path / "run", model=str(tmp_path / "native"), **ADAPTER
     )
-    with pytest.raises(errors.UserError, match="fewer heads than stock GPT-2"):
+    with pytest.raises(errors.UserError, match="fewer heads or neurons than a model"):
         training.prepare(settings)
 
 

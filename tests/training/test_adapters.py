@@ -79,7 +79,7 @@ def torch_gradients(stock, shape, adapter, batch):
         if f"{parent}/lora_a" not in flat:
             continue
         for layer, name in enumerate(leaf.names):
-            inputs, outputs = leaf.hf_shape
+            inputs, outputs = leaf.parts[0].hf_shape
             a, b = (
                 torch.tensor(
                     np.asarray(flat[f"{parent}/{which}"][layer]).reshape(sizes),

@@ -85,12 +85,12 @@ def test_loss_and_gradients_are_stock_transformers_own(oracle, weights, parts):
     )(params, batch)
     assert float(loss) == pytest.approx(wanted.item(), rel=1e-5)
     names = dict(stock.named_parameters())
-    for name, leaf, place in convert.names.in_hf_order(gpt):
+    for name, leaf, part, place in convert.names.in_hf_order(gpt):
         got = np.asarray(tree.flatten(grads)[leaf.path])
         got = got[place] if leaf.is_stacked else got
         expected = names[name].grad.numpy()
         np.testing.assert_allclose(
-            got.reshape(leaf.hf_shape), expected, rtol=1e-4, atol=2e-6, err_msg=name
+            part.of_leaf(got), expected, rtol=1e-4, atol=2e-6, err_msg=name
         )
 
 

@@ -42,7 +42,8 @@ def run(out, cache, *, processes):
         hosts = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", processes]
     environment = {
         **os.environ,
-        "XLA_FLAGS": "",
+        # One device each; quickly compiled, as in the other tests.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
     }
     started = [
@@ -71,6 +72,7 @@ def run(out, cache, *, processes):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_two_processes_prune_the_demo_as_one_does(tmp_path):
     """Data shares, collectives, checkpoints, masks and exports all cross processes."""
     cache = tmp_path / "cache"

@@ -127,3 +127,24 @@ def test_a_run_without_validation_text_trains_all_the_same(tiny_settings, tmp_pa
     )
     assert done.summary["start"] is None
     assert done.summary["end"] is None
+
+
+def test_an_evaluation_is_told_and_may_end_the_run(tiny_settings, tmp_path):
+    """A search stops bad trials so; what was saved before is not lost."""
+    told = []
+
+    def on_evaluation(phase, step, result):
+        told.append((phase.name, step, result.perplexity))
+        if step == 4:
+            raise InterruptedError
+
+    settings = tiny_settings(tmp_path, **{"training.evaluate_every_steps": 2})
+    with pytest.raises(InterruptedError):
+        training.train(settings, on_evaluation=on_evaluation)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    logged = [r for r in map(json.loads, lines) if "valid_perplexity" in r]
+    assert told == [("train", r["step"], r["valid_perplexity"]) for r in logged]
+    assert [step for _, step, _ in told] == [2, 4]
+    del told[:]
+    training.train(settings, on_evaluation=lambda phase, step, _: told.append(step))
+    assert told == [4, 6]

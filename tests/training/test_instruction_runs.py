@@ -72,7 +72,7 @@ def test_answers_are_learnt_and_stock_transformers_gives_them(settings, tmp_path
     assert end["perplexity"] < 1.5 < start["perplexity"]
     assert "48 examples of at most 48 tokens, none seeing another" in end["protocol"]
     loaded = gptjax.load(done.folder)
-    short = {"greedy": True, "max_new_tokens": 8}
+    short = {"max_new_tokens": 8}
     assert loaded.generate(["3", "4"], chat=True, **short) == ["red", "blue"]
     assert loaded.generate(["2 is "], style="sky", **short) == ["blue"]
     again = loaded.complete(tmp_path / "records.jsonl", sequence_tokens=48)

@@ -114,6 +114,7 @@ def phase(tiny_settings):
     return run
 
 
+@pytest.mark.slow
 def test_scores_resume_bit_for_bit_and_pass_through_a_folder(phase, tmp_path, stop_at):
     """The process that makes a round's masks may not be the one that trained before."""
     _, whole = phase(tmp_path / "whole")

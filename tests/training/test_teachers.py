@@ -12,6 +12,7 @@ from gptjax import api, convert, data, errors, masks, model, sharding, training,
 TAUGHT = {"distillation.teacher": "dense", "distillation.weight": 0.9}
 
 
+@pytest.mark.slow
 def test_rounds_learn_from_the_dense_model(tiny_settings, tmp_path, made_up_times):
     """Round 0 has no teacher yet; zeros stay zeros; a stop and a new start go on."""
     shape = {"pruning.sparsities": [0.5, 0.8], "training.steps": 4}

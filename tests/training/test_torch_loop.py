@@ -88,6 +88,7 @@ def our_losses(batches):
     return losses
 
 
+@pytest.mark.slow
 def test_fifty_steps_follow_torchs_loss_curve(batches):
     """One wrong constant (epsilon, bias correction, decay) bends the curve apart."""
     expected, ours = torch_losses(batches), our_losses(batches)

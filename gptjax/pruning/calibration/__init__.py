@@ -13,5 +13,6 @@ from gptjax.pruning.calibration.method import Method as Method
 from gptjax.pruning.calibration.norms import KERNELS as KERNELS
 from gptjax.pruning.calibration.norms import input_norms as input_norms
 from gptjax.pruning.calibration.packed import PackedMasks as PackedMasks
+from gptjax.pruning.calibration.windows import choose as choose
 from gptjax.pruning.calibration.windows import cut as cut
 from gptjax.pruning.calibration.windows import sequences as sequences

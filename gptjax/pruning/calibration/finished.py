@@ -15,11 +15,11 @@ from gptjax import errors, files, sharding
 
 _SETTINGS = "settings.json"
 _REPORT = "report"
-_WEIGHTS, _MASKS = "weights", "masks"
+_WEIGHTS, _MASKS, _SCALES = "weights", "masks", "scales"
 
 
 class Finished:
-    """A folder of one file a block: its new weights, its masks, its report.
+    """A folder of one file a block: its new weights, masks, scales and report.
 
     All processes see the same folder; the first one writes.
     """
@@ -64,6 +64,11 @@ class Finished:
         found, _ = self._read(layer, _MASKS)
         return {(path, layer): own for path, own in found.items()}
 
+    def scales(self, layer: int) -> dict[tuple[str, int], np.ndarray]:
+        """The scales of a block's grid, by slash path and layer."""
+        found, _ = self._read(layer, _SCALES)
+        return {(path, layer): own for path, own in found.items()}
+
     def _read(self, layer: int, kind: str) -> tuple[dict[str, np.ndarray], Any]:
         path = self._path(layer)
         try:
@@ -84,6 +89,7 @@ class Finished:
         layer: int,
         leaves: Mapping[str, jax.Array],
         bits: Mapping[tuple[str, int], np.ndarray],
+        scales: Mapping[tuple[str, int], np.ndarray],
         report: Mapping[str, Any],
     ) -> None:
         """Writes a block; a collective, as `sharding.to_host`."""
@@ -92,6 +98,7 @@ class Finished:
             for name, leaf in leaves.items()
         }
         tensors |= {f"{_MASKS}/{path}": own for (path, _), own in bits.items()}
+        tensors |= {f"{_SCALES}/{path}": own for (path, _), own in scales.items()}
         if jax.process_index() == 0:
             with files.replacing(self._path(layer)) as beside:
                 safetensors.numpy.save_file(

@@ -200,7 +200,8 @@ def _passing(
     """Bytes that a batch takes while it passes through a block."""
     tokens = batch_sequences * sequence_tokens
     scores = batch_sequences * config.n_head * sequence_tokens**2 * 4
-    return tokens * (8 * config.n_embd + 2 * config.mlp_width) * size + 2 * scores
+    hidden = (3 if config.gated_mlp else 2) * config.mlp_width
+    return tokens * (8 * config.n_embd + hidden) * size + 2 * scores
 
 
 def _weights(params: Any, prunable: Iterable[str]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptjax import config, errors, masks, tree
+from gptjax import config, errors, grids, masks, tree
 from gptjax.pruning import selection
 from gptjax.pruning.calibration import norms
 from gptjax.pruning.calibration.packed import PackedMasks
@@ -28,6 +28,7 @@ class Method:
       sparsities: slash path -> (L,), the fraction of each layer that is pruned after
         this; not for N:M, nor without a criterion.
       reconstruction: None for none.
+      grid: what sparsegpt rounds the survivors to; None: to none.
     """
 
     criterion: str | None
@@ -35,6 +36,7 @@ class Method:
     scope: str = "layer"
     sparsities: Mapping[str, np.ndarray] | None = None
     reconstruction: config.Reconstruction | None = None
+    grid: grids.Grid | None = None
 
     def check(self, current: PackedMasks) -> None:
         """Raises a `UserError` unless every prunable leaf can be pruned this way."""
@@ -62,6 +64,7 @@ class Method:
             "reconstruction": None
             if self.reconstruction is None
             else self.reconstruction.model_dump(mode="json"),
+            "grid": None if self.grid is None else dataclasses.asdict(self.grid),
         }
 
 

@@ -7,11 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from gptjax import model, sharding
+from gptjax import model, sharding, tree
 from gptjax.pruning.calibration import activations, stacked
 
-KERNELS = ("attn/out/kernel", "attn/qkv/kernel", "mlp/down/kernel", "mlp/up/kernel")
-"""Of a block, whose inputs can be watched."""
+KERNELS = (
+    "attn/out/kernel",
+    "attn/qkv/kernel",
+    "mlp/down/kernel",
+    "mlp/gate/kernel",
+    "mlp/up/kernel",
+)
+"""Of a block, whose inputs can be watched, as far as it has them."""
 
 
 def input_norms(
@@ -41,11 +47,12 @@ def input_norms(
     activations.check(config, tokens_NT)
     how = activations.How(config, dtype, mesh)
     stream = activations.Stream(how, params, tokens_NT, batch_sequences=batch_sequences)
-    norms: dict[str, list[np.ndarray]] = {name: [] for name in KERNELS}
+    present = [n for n in KERNELS if n in tree.flatten(params["blocks"])]
+    norms: dict[str, list[np.ndarray]] = {name: [] for name in present}
     stack = stacked.Stack(params["blocks"], mesh)
     for layer in range(config.n_layer):
         block = stack.block(layer)
-        means = stream.moments(block, layer, KERNELS, activations.squares)
+        means = stream.moments(block, layer, present, activations.squares)
         for name, mean in means.items():
             norms[name].append(from_mean_squares(mean, tokens_NT.size))
         stream.advance(block, layer)

@@ -1,7 +1,7 @@
 """Prunes one block: statistics of its inputs, then kernel after kernel."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,17 @@ from gptjax.pruning.criteria import sparsegpt, wanda
 _MOMENTS = {"wanda": activations.squares, "sparsegpt": activations.products}
 
 
+class Pruned(NamedTuple):
+    """What is known of a block that is done, beside its weights."""
+
+    bits: dict[tuple[str, int], np.ndarray]
+    """Of its masks, as `PackedMasks` keeps them."""
+    scales: dict[tuple[str, int], np.ndarray]
+    """Of its grid, (groups, outputs), where it has one."""
+    report: dict[str, Any]
+    """The layer, and the errors of its reconstruction."""
+
+
 def prune(
     stack: stacked.Stack,
     layer: int,
@@ -32,17 +43,13 @@ def prune(
     current: PackedMasks,
     inputs: activations.Stream,
     targets: activations.Stream | None,
-) -> tuple[dict[tuple[str, int], np.ndarray], dict[str, Any]]:
+) -> Pruned:
     """Prunes a block where it lies, and reconstructs it if the method says so.
 
     Args:
       current: the masks so far.
       inputs: what the pruned blocks before it give.
       targets: what the dense model's block gives, for a reconstruction.
-
-    Returns:
-      The bits of its masks, as `PackedMasks` keeps them; and its report: the layer,
-      and the errors of the reconstruction.
     """
     paths = [path for path in current.shapes if masks.is_stacked(path)]
     statistics = {}
@@ -50,15 +57,17 @@ def prune(
         names = [name_of(path) for path in paths]
         moment = _MOMENTS[method.criterion]
         statistics = inputs.moments(stack.block(layer), layer, names, moment)
-    bits = {}
+    bits, scales = {}, {}
     for path in paths:
         memory.give_back()
         name = name_of(path)
         leaf, mask = stack.leaf(name, layer), current.layer(path, layer)
         if method.criterion == "sparsegpt":
-            leaf, mask = _by_sparsegpt(
+            leaf, mask, own = _by_sparsegpt(
                 path, leaf, mask, statistics.pop(name), method, layer
             )
+            if own is not None:
+                scales[path, layer] = sharding.to_host(own)
         else:
             mask = sharding.place(mask, leaf.sharding)
             if method.criterion == "wanda":
@@ -83,7 +92,7 @@ def prune(
         )
         stack.put(layer, tree.flatten(block))
         report |= figures
-    return bits, report
+    return Pruned(bits, scales, report)
 
 
 def _masks(block: Any, layer: int, packed: PackedMasks) -> masks.Masks:
@@ -117,9 +126,10 @@ def restore(stack: stacked.Stack, layer: int, leaves: Mapping[str, np.ndarray]) 
 
 
 def _by_sparsegpt(path, leaf, mask, hessian, method, layer):
-    """A kernel and its mask after SparseGPT, shaped and placed as the kernel is."""
+    """A kernel and its mask after SparseGPT, shaped and placed as the kernel is; and
+    the scales of its grid, if there is one."""
     _, inputs, outputs = matrices.shape(path, (1, *leaf.shape))
-    weights, alive = sparsegpt.prune(
+    weights, alive, scales = sparsegpt.prune(
         leaf.reshape(inputs, outputs),
         sharding.place(mask, leaf.sharding).reshape(inputs, outputs),
         hessian,
@@ -127,12 +137,12 @@ def _by_sparsegpt(path, leaf, mask, hessian, method, layer):
         sparsity=None
         if method.sparsities is None
         else float(method.sparsities[path][layer]),
+        grid=method.grid,
         mesh=leaf.sharding.mesh,
         path=f"{path} layer {layer}",
     )
-    return jax.device_put(
-        (weights.reshape(leaf.shape), alive.reshape(leaf.shape)), leaf.sharding
-    )
+    shaped = weights.reshape(leaf.shape), alive.reshape(leaf.shape)
+    return *jax.device_put(shaped, leaf.sharding), scales
 
 
 def _by_wanda(path, leaf, mask, norm, method, layer):

@@ -66,6 +66,15 @@ class PackedMasks:
             return self.bits[path, layer]
         return np.packbits(np.ones(math.prod(self._own_shape(path)), bool))
 
+    def sparsities(self) -> dict[str, np.ndarray]:
+        """What of each leaf's layers is pruned, (L,) float64."""
+        return {
+            path: np.array(
+                [1 - self.layer(path, n).mean() for n in range(self.layers(path))]
+            )
+            for path in self.shapes
+        }
+
     def replaced(self, new: Mapping[tuple[str, int], np.ndarray]) -> "PackedMasks":
         """These masks with the bits of some layers exchanged."""
         return PackedMasks(self.shapes, {**self.bits, **new})

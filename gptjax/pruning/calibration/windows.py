@@ -37,15 +37,33 @@ def cut(settings: config.Run, text: data.Tokens, *, n_positions: int) -> np.ndar
         raise errors.UserError(
             f"{key}: {length} is more than the model's n_positions {n_positions}"
         )
+    return choose(
+        text,
+        wanted.sequences,
+        length,
+        seed=settings.seed if wanted.order == "random" else None,
+    )
+
+
+def choose(
+    text: data.Tokens, count: int, length: int, *, seed: int | None
+) -> np.ndarray:
+    """So many windows of a text, (N, T) int32, which do not overlap.
+
+    Args:
+      seed: what draws them; None: the first.
+
+    Raises:
+      UserError: the text is too short.
+    """
     windows = len(text) // length
-    if windows < wanted.sequences:
+    if windows < count:
         raise errors.UserError(
             f"{text.name}: {len(text)} tokens, but calibration.sequences "
-            f"{wanted.sequences} of {length} tokens need {wanted.sequences * length}"
+            f"{count} of {length} tokens need {count * length}"
         )
-    chosen = np.arange(wanted.sequences)
-    if wanted.order == "random":
-        chosen = np.random.default_rng(settings.seed).permutation(windows)
-        chosen = chosen[: wanted.sequences]
+    chosen = np.arange(count)
+    if seed is not None:
+        chosen = np.random.default_rng(seed).permutation(windows)[:count]
     places = chosen[:, None] * length + np.arange(length)
     return np.asarray(text.ids[places], np.int32)

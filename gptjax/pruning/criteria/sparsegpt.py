@@ -6,16 +6,22 @@ One-Shot", 2023, arXiv:2301.00774, Algorithm 1.
 With H the mean of x x^T over the inputs x of a layer, and U upper triangular with
 U^T U = H^-1, removing weight w_i of an output costs w_i^2 / U_ii^2, and is mended best
 by changing the weights of the later inputs j by - w_i U_ij / U_ii.
+
+What survives can be rounded to a grid in the same pass (their section 3.5): of the
+difference d_i that this makes, too, later inputs take - d_i U_ij / U_ii. Where nothing
+is pruned that is GPTQ: Frantar et al., "GPTQ: Accurate Post-Training Quantization for
+Generative Pre-trained Transformers", 2022, arXiv:2210.17323.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gptjax import errors, sharding
+from gptjax import errors, grids, sharding
 
 DAMPENING = 0.01
 """Added to H's diagonal, as a fraction of its mean."""
@@ -35,9 +41,10 @@ def prune(
     *,
     pattern: str,
     sparsity: float | None,
+    grid: grids.Grid | None = None,
     mesh: Mesh,
     path: str,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """The weights that survive, changed to make up for the others, and which do.
 
     Compiles once for a shape. The outputs are split over all devices of the mesh,
@@ -51,14 +58,17 @@ def prune(
       sparsity: the fraction of weights that are pruned after this, exactly
         `round(sparsity * n)` of them; ignored for N:M. The survivors of every block
         of inputs lose the same fraction of their number.
+      grid: what survives is rounded to; None: to none. A group's scale is that of its
+        weights when the sweep comes to them; one for all inputs is known before it.
       path: what the weight is called in errors.
 
     Returns:
-      New weights, 0 where pruned, and the new bool mask.
+      New weights, 0 where pruned; the new bool mask; and with a grid its scales, else
+      None.
 
     Raises:
-      UserError: M does not divide the inputs, a sparsity below that of `alive`, a
-        Hessian that is not finite.
+      UserError: M or a group does not divide the inputs, a sparsity below that of
+        `alive`, a Hessian that is not finite.
     """
     inputs, outputs = weights.shape
     group = int(pattern.split(":")[1]) if ":" in pattern else None
@@ -67,11 +77,15 @@ def prune(
             f"pruning.pattern: {pattern} does not divide {path}: {inputs} inputs are "
             f"no multiple of {group}"
         )
-    block = BLOCK_INPUTS
-    if group is not None:
-        # A group lies within a block.
-        block = max(BLOCK_INPUTS // group, 1) * group
-    block = min(block, inputs)
+    scales, unit = None, group or 1
+    if grid is not None:
+        scales = jnp.ones((grid.groups(inputs, path), outputs))
+        if grid.group is None:
+            scales = grids.scales_of(jnp.where(alive, weights, 0.0), grid)
+        else:
+            unit = math.lcm(unit, grid.group)
+    # A group of either kind lies within a block.
+    block = min(max(BLOCK_INPUTS // unit, 1) * unit, inputs)
     counts = np.zeros(-(-inputs // block), np.int32)
     if group is None:
         assert sparsity is not None
@@ -85,9 +99,11 @@ def prune(
     return _sweep(
         jax.device_put(weights, place),
         jax.device_put(alive, place),
+        None if scales is None else jax.device_put(scales, place),
         factor,
         is_seen,
         counts,
+        grid=grid,
         block=block,
         keep=None if group is None else int(pattern.split(":")[0]),
         group=group,
@@ -168,12 +184,15 @@ def _invert(lower: jax.Array) -> jax.Array:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("block", "keep", "group"), donate_argnums=(0, 1)
+    jax.jit, static_argnames=("grid", "block", "keep", "group"), donate_argnums=(0, 1)
 )
-def _sweep(weights, alive, factor, is_seen, counts, *, block, keep, group):
+def _sweep(
+    weights, alive, scales, factor, is_seen, counts, *, grid, block, keep, group
+):
     """Algorithm 1 over all blocks of inputs; a shorter one may be left at the end.
 
     Args:
+      scales: of the grid, or None; those of groups are yet to be found.
       factor: U, both axes reversed.
       is_seen: (inputs,), False for an input that was always 0: it is pruned first.
       counts: how many weights each block loses, where `group` is None.
@@ -181,7 +200,7 @@ def _sweep(weights, alive, factor, is_seen, counts, *, block, keep, group):
     inputs = len(weights)
 
     def sweep_block(number, carry, *, size):
-        weights, alive = carry
+        weights, alive, scales = carry
         start = number * block
         backwards = (inputs - start - size, 0)
         rows_U = jax.lax.dynamic_slice(factor, backwards, (size, inputs))[::-1, ::-1]
@@ -198,35 +217,41 @@ def _sweep(weights, alive, factor, is_seen, counts, *, block, keep, group):
             ranks = jnp.argsort(jnp.argsort(score, axis=0), axis=0)
             return survives & (ranks >= group - keep)
 
-        w, survives, errors_ = _sweep_groups(
-            w, survives, own_U, seen, choose, step=group or size
+        first, own_scales = 0, scales
+        if grid is not None and grid.group is not None:
+            first = start // grid.group
+            own_scales = jax.lax.dynamic_slice_in_dim(scales, first, size // grid.group)
+        w, survives, own_scales, errors_ = _sweep_groups(
+            w, survives, own_scales, own_U, seen, choose, grid=grid, step=group or size
         )
+        if own_scales is not None:
+            scales = jax.lax.dynamic_update_slice_in_dim(scales, own_scales, first, 0)
         # U is 0 for earlier inputs, and the block's own are written over.
         weights = weights - jnp.matmul(rows_U.T, errors_, precision=_EXACT)
         weights = jax.lax.dynamic_update_slice_in_dim(weights, w, start, axis=0)
         alive = jax.lax.dynamic_update_slice_in_dim(alive, survives, start, axis=0)
-        return weights, alive
+        return weights, alive, scales
 
     whole, rest = divmod(inputs, block)
     carry = jax.lax.fori_loop(
-        0, whole, functools.partial(sweep_block, size=block), (weights, alive)
+        0, whole, functools.partial(sweep_block, size=block), (weights, alive, scales)
     )
     if rest:
         carry = sweep_block(whole, carry, size=rest)
     return carry
 
 
-def _sweep_groups(w, survives, own_U, seen, choose, *, step):
+def _sweep_groups(w, survives, scales, own_U, seen, choose, *, grid, step):
     """The sweep within one block, which chooses what to prune every `step` inputs.
 
     Returns:
-      The block's weights and survivors, and what later inputs have to make up for:
-      w_i / U_ii of what was pruned, like the weights.
+      The block's weights, survivors and scales, and what later inputs have to make up
+      for, like the weights: (w_i - w) / U_ii where w stays of w_i.
     """
     diagonal = jnp.diagonal(own_U)
 
     def sweep_group(number, carry):
-        w, survives, errors_ = carry
+        w, survives, scales, errors_ = carry
         at = functools.partial(
             jax.lax.dynamic_slice_in_dim, start_index=number * step, slice_size=step
         )
@@ -236,20 +261,51 @@ def _sweep_groups(w, survives, own_U, seen, choose, *, step):
         )
 
         def sweep_input(i, carry):
-            w, errors_ = carry
-            error = jnp.where(survives[i], 0.0, w[i] / diagonal[i])
+            w, scales, errors_ = carry
+            stays = w[i]
+            if grid is not None:
+                scales = _with_scales_of(i, w, survives, scales, grid)
+                own = scales[0 if grid.group is None else i // grid.group]
+                stays = grids.rounded(stays[None], own[None], grid)[0]
+            stays = jnp.where(survives[i], stays, 0.0)
+            error = (w[i] - stays) / diagonal[i]
             w = w - own_U[i][:, None] * error[None]
-            return w, errors_.at[i].set(error)
+            if grid is not None:
+                # Which the line before does but for its rounding.
+                w = w.at[i].set(stays)
+            return w, scales, errors_.at[i].set(error)
 
-        w, errors_ = jax.lax.fori_loop(
-            number * step, (number + 1) * step, sweep_input, (w, errors_)
+        w, scales, errors_ = jax.lax.fori_loop(
+            number * step, (number + 1) * step, sweep_input, (w, scales, errors_)
         )
-        return w, survives, errors_
+        return w, survives, scales, errors_
 
-    w, survives, errors_ = jax.lax.fori_loop(
-        0, len(w) // step, sweep_group, (w, survives, jnp.zeros_like(w))
+    w, survives, scales, errors_ = jax.lax.fori_loop(
+        0,
+        len(w) // step,
+        sweep_group,
+        (w, survives, scales, jnp.zeros_like(w)),
     )
-    return jnp.where(survives, w, 0.0), survives, errors_
+    return jnp.where(survives, w, 0.0), survives, scales, errors_
+
+
+def _with_scales_of(i, w, survives, scales, grid):
+    """Scales with those of the group that begins at input i, if one does.
+
+    Of a pattern N:M the later weights of the group are not chosen yet: all count.
+    """
+    if grid.group is None:
+        return scales
+
+    def found(scales):
+        own = jax.lax.dynamic_slice_in_dim(
+            jnp.where(survives, w, 0.0), i, grid.group, axis=0
+        )
+        return jax.lax.dynamic_update_slice_in_dim(
+            scales, grids.scales_of(own, grid), i // grid.group, axis=0
+        )
+
+    return jax.lax.cond(i % grid.group == 0, found, lambda scales: scales, scales)
 
 
 def lowest(scores: jax.Array, alive: jax.Array, count: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ The lowest go first. Each function takes the arguments of `reading.watch` but fo
 `of_block`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -49,8 +50,9 @@ def neurons(
 def heads(
     config: model.Config, params: Any, tokens_NT: np.ndarray, **reading_options: Any
 ) -> np.ndarray:
-    """Of each attention head, (L, H): a = the L2 norm of what it gathered."""
-    total = reading.watch(config, params, tokens_NT, _heads, **reading_options)
+    """Of each head of keys, (L, G): a = the L2 norm of what its queries gathered."""
+    of_block = _heads(config.kv_heads)
+    total = reading.watch(config, params, tokens_NT, of_block, **reading_options)
     return np.sqrt(total)
 
 
@@ -78,9 +80,15 @@ def _neurons(x_BTD, y_BTD, inputs):
     return _squared_mean(jnp.abs(inputs["mlp/down/kernel"]))
 
 
-def _heads(x_BTD, y_BTD, inputs):
-    del x_BTD, y_BTD
-    return _squared_mean(jnp.linalg.norm(inputs["attn/out/kernel"], axis=-1))
+@functools.cache
+def _heads(groups: int) -> reading.Watch:
+    def of_block(x_BTD, y_BTD, inputs):
+        del x_BTD, y_BTD
+        gathered_BTHK = inputs["attn/out/kernel"]
+        gathered_BTGX = gathered_BTHK.reshape(*gathered_BTHK.shape[:2], groups, -1)
+        return _squared_mean(jnp.linalg.norm(gathered_BTGX, axis=-1))
+
+    return of_block
 
 
 def _width(x_BTD, y_BTD, inputs):

@@ -19,6 +19,7 @@ class Context:
     prepared: training.Prepared
     planned: tuple[plan.Round, ...]
     folder: pathlib.Path
+    on_evaluation: training.OnEvaluation = training.ignore
 
     def config_of(self, number: int) -> model.Config:
         """The shape that round `number` ends with."""
@@ -29,14 +30,17 @@ class Context:
     def trainer(self, number: int) -> training.Trainer:
         """A round's own Trainer: another shape is another program."""
         cut = dataclasses.replace(self.prepared, model_config=self.config_of(number))
-        return cut.trainer(schedule_steps=self.prepared.settings.training.steps)
+        return cut.trainer(
+            schedule_steps=self.prepared.settings.training.steps,
+            on_evaluation=self.on_evaluation,
+        )
 
     def round_folder(self, number: int) -> pathlib.Path:
         """Where a round's choice, masks, report and model lie."""
         return round_report.folder(self.folder, number)
 
     def load_params(self, number: int) -> Any:
-        """The params that round `number` ended with, as many heads as it has."""
+        """The params that round `number` ended with, as it is."""
         folder = self.prepared.source
         if number:
             native = self.round_folder(number) / "native"
@@ -69,11 +73,11 @@ class Context:
     def export(self, number: int, params: Any, folder: pathlib.Path) -> None:
         """Writes a round's model as a Hugging Face folder.
 
-        Where that fills up heads, or leaves out those of auxiliary tasks, the model as
-        it is goes beside it, to `native`.
+        Where that is filled up with zeros, or leaves out those of auxiliary tasks, the
+        model as it is goes beside it, to `native`.
         """
         config = self.config_of(number)
         self.prepared.export(folder, params, config)
-        if convert.padded_heads(config) or not self.prepared.fits_one_folder:
+        if self.prepared.has_auxiliary_heads:
             beside = folder.with_name("native")
             convert.save_native(beside, config, params, **self.prepared.sidecars)

@@ -23,22 +23,28 @@ def neurons(params: Any) -> np.ndarray:
 
 
 def heads(params: Any) -> np.ndarray:
-    """(L, H): the same of a head's queries, keys, values and output rows."""
+    """(L, G): the same of a head's keys, values, and all queries and output rows that
+    go with them."""
     return _group_norms(params, surgery.HEADS)
 
 
 def _group_norms(params: Any, axes: Mapping[str, int]) -> np.ndarray:
     flat = tree.flatten(params)
-    squares = _squares({path: flat[path] for path in axes}, tuple(axes.items()))
+    present = {path: axis for path, axis in axes.items() if path in flat}
+    leaves = {path: flat[path] for path in present}
+    # Heads of queries that share keys follow each other: they are one.
+    parts = min(leaf.shape[present[path]] for path, leaf in leaves.items())
+    squares = _squares(leaves, tuple(present.items()), parts)
     return np.sqrt(np.asarray(sharding.to_host(squares), np.float64))
 
 
-@functools.partial(jax.jit, static_argnames="axes")
-def _squares(leaves, axes):
+@functools.partial(jax.jit, static_argnames=("axes", "parts"))
+def _squares(leaves, axes, parts):
     """The sums of squares of the leaves, over all axes but L and the given one."""
     total = 0.0
     for path, axis in axes:
         leaf = leaves[path].astype(jnp.float32)
         others = tuple(a for a in range(1, leaf.ndim) if a != axis)
-        total += jnp.square(leaf).sum(others)
+        squares_LX = jnp.square(leaf).sum(others)
+        total += squares_LX.reshape(len(leaf), parts, -1).sum(-1)
     return total

@@ -6,6 +6,7 @@ and trains for `training.steps` (with 0 of them it only evaluates). Masks of an 
 run are cut along and held.
 """
 
+import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -21,11 +22,17 @@ from gptjax.pruning.structured.context import Context
 from gptjax.training import run as run_lib
 
 
-def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
+def run(
+    settings: config.Run,
+    *,
+    measures_all: bool = False,
+    concludes: bool = True,
+    on_evaluation: training.OnEvaluation = training.ignore,
+) -> rounds.Pruned:
     """Cuts a model in rounds as its config says, or goes on where it was interrupted.
 
     Args:
-      measures_all: as for `rounds.run`.
+      measures_all, concludes, on_evaluation: as for `rounds.run`.
 
     Raises:
       UserError: for whatever the user can mend.
@@ -34,7 +41,10 @@ def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
     with training.run_folder(settings) as folder:
         prepared = training.prepare(settings)
         context = Context(
-            prepared, plan.rounds(settings, prepared.model_config), folder
+            prepared,
+            plan.rounds(settings, prepared.model_config),
+            folder,
+            on_evaluation,
         )
         for this in context.planned:
             # A dimension that the mesh does not divide is told before anything else.
@@ -44,17 +54,17 @@ def run(settings: config.Run, *, measures_all: bool = False) -> rounds.Pruned:
             for this in context.planned:
                 prepared.check_teacher(context.trainer(this.number))
         trainer = context.trainer(0)
-        summary = run_lib.start_summary(prepared, trainer)
-        reports = [_begin(context, trainer, summary)]
-        trainer.log.close()
+        with contextlib.closing(trainer.log):
+            summary = run_lib.start_summary(prepared, trainer)
+            reports = [_begin(context, trainer, summary)]
         compilations = 0
         for this in context.planned:
             trainer = context.trainer(this.number)
             zips = measures_all or this is context.planned[-1]
-            reports.append(_run_round(context, trainer, this, zips=zips))
-            trainer.log.close()
+            with contextlib.closing(trainer.log):
+                reports.append(_run_round(context, trainer, this, zips=zips))
             compilations += trainer.compilations
-        if "savings" not in summary:
+        if concludes and "savings" not in summary:
             timed = context.planned if measures_all else context.planned[-1:]
             summary = {**summary, **_conclude(context, trainer, reports, timed)}
             run_lib.write_summary(prepared, summary)
@@ -118,6 +128,7 @@ def _run_round(
         params = masks.apply_in_place(load_params(), weight_masks)
     folder = context.round_folder(this.number)
     context.export(this.number, params, folder / "model")
+    training.write_samples(context.prepared, this.name, this.after, params)
     report = {
         **_report(context, this.number, trainer, weight_masks),
         **result,
@@ -215,7 +226,7 @@ def _conclude(
         )
         for this in reversed(timed)
     ]
-    found = savings.conclude(context.prepared, trainer, last, params, models)
+    found = savings.conclude(context.prepared, trainer, last, models)
     found["savings"]["padding"] = last["padding"]
     found["structured"] = {
         "before": reports[0]["shape"],

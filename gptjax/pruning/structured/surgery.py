@@ -22,8 +22,11 @@ from gptjax import model, sharding, tree
 NEURONS = {
     "blocks/mlp/up/kernel": 2,
     "blocks/mlp/up/bias": 1,
+    "blocks/mlp/gate/kernel": 2,
+    "blocks/mlp/gate/bias": 1,
     "blocks/mlp/down/kernel": 1,
 }
+# Where heads share keys, those of keys with all of theirs: they go together.
 HEADS = {
     "blocks/attn/qkv/kernel": 3,
     "blocks/attn/qkv/bias": 2,
@@ -32,6 +35,8 @@ HEADS = {
 WIDTH = {
     "embed/tokens/embedding": 1,
     "embed/positions/embedding": 1,
+    "embed/norm/scale": 0,
+    "embed/norm/bias": 0,
     "head/embedding": 1,
     "ln_f/scale": 0,
     "ln_f/bias": 0,
@@ -43,6 +48,7 @@ WIDTH = {
     "blocks/attn/out/kernel": 3,
     "blocks/attn/out/bias": 1,
     "blocks/mlp/up/kernel": 1,
+    "blocks/mlp/gate/kernel": 1,
     "blocks/mlp/down/kernel": 2,
     "blocks/mlp/down/bias": 1,
 }
@@ -75,7 +81,8 @@ def layers(
     its number plus 1. Its queries take over the change of number, so that a kept
     block goes on computing what it did.
     """
-    new = dataclasses.replace(config, n_layer=len(keep))
+    windows = config.windows and tuple(config.windows[layer] for layer in keep)
+    new = dataclasses.replace(config, n_layer=len(keep), windows=windows)
     axes = {path: 0 for path in _paths(config) if masks_lib.is_stacked(path)}
     params, masks = _take(new, params, masks, axes, np.asarray(keep))
     if config.scale_attn_by_inverse_layer_idx:
@@ -99,13 +106,24 @@ def heads(
     config: model.Config,
     params: Any,
     masks: masks_lib.Masks | None,
-    keep_LH: np.ndarray,
+    keep_LG: np.ndarray,
 ) -> Cut:
-    """The model with the attention heads `keep_LH` of each layer alone."""
+    """The model with the heads of keys `keep_LG` of each layer alone, and the heads of
+    queries that read them."""
+    count = keep_LG.shape[1]
     new = dataclasses.replace(
-        config, n_head=keep_LH.shape[1], head_dim=config.head_width
+        config,
+        n_head=count * config.queries,
+        n_kv_head=count,
+        head_dim=config.head_width,
     )
-    return new, *_take(new, params, masks, HEADS, keep_LH)
+    # Those of the queries follow each other.
+    keep_LGR = keep_LG[..., None] * config.queries + np.arange(config.queries)
+    keep_LH = keep_LGR.reshape(len(keep_LG), -1)
+    out = "blocks/attn/out/kernel"
+    keys = {path: axis for path, axis in HEADS.items() if path != out}
+    params, masks = _take(new, params, masks, keys, keep_LG)
+    return new, *_take(new, params, masks, {out: HEADS[out]}, keep_LH)
 
 
 def width(
@@ -201,12 +219,16 @@ def _scale_queries(params: Any, ratio_L: jax.Array) -> Any:
 
     def scale(leaf, ratio_L, *, axis):
         # The axis of q, k and v comes after L and, for the kernel, D.
-        ratio = jnp.ones((len(ratio_L), 3)).at[:, 0].set(ratio_L)
+        ratio = (
+            jnp.ones((len(ratio_L), leaf.shape[axis])).at[:, :-2].set(ratio_L[:, None])
+        )
         shape = [1] * leaf.ndim
         shape[0], shape[axis] = ratio.shape
         return (leaf * ratio.reshape(shape)).astype(leaf.dtype)
 
     for path, axis in (("blocks/attn/qkv/kernel", 2), ("blocks/attn/qkv/bias", 1)):
+        if path not in flat:
+            continue
         leaf = flat[path]
         run = jax.jit(functools.partial(scale, axis=axis), out_shardings=leaf.sharding)
         flat[path] = run(leaf, ratio_L)

@@ -27,7 +27,7 @@ from gptjax.training import loss as loss_lib
 # and the axes that the gates (B, parts) lack.
 _GATED = {
     "neurons": ("mlp/down/kernel", "mlp_width", (1,)),
-    "heads": ("attn/out/kernel", "n_head", (1, 3)),
+    "heads": ("attn/out/kernel", "kv_heads", (1, 3)),
 }
 
 
@@ -40,7 +40,7 @@ def scores(
     batch_sequences: int,
     mesh: Mesh,
 ) -> np.ndarray:
-    """(L, F) of `neurons` or (L, H) of `heads`, float64; the lowest go first.
+    """(L, F) of `neurons` or (L, G) of `heads`, float64; the lowest go first.
 
     Args:
       params: float32, on the mesh.
@@ -64,6 +64,8 @@ def _squared_gradients(config, params, tokens_BT, weights_B, what, mesh):
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def run(x_BTD, per_layer):
         block, layer, gates_BX = per_layer
+        if what == "heads":
+            gates_BX = jnp.repeat(gates_BX, config.queries, axis=1)
         y_BTD, _ = model.apply_block(
             config,
             block,

@@ -101,7 +101,9 @@ class Language:
     def _protocol(self) -> dict[str, Any]:
         protocol, valid = self._settings.evaluation, self._settings.data.valid
         assert valid is not None
-        context = protocol.context_tokens or self._config.n_positions
+        context = evaluation.context_of(
+            self._config.n_positions, protocol.context_tokens
+        )
         return {
             "context": context,
             "stride": protocol.stride_tokens or context,

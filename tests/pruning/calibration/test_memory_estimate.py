@@ -86,7 +86,9 @@ def test_what_is_told_of_batches_is_what_xla_sets_aside(read, one_device):
     batch = (READ, params, tokens_BT, weights_B)
     score = functools.partial(taylor.scores, READ, mesh=mesh, batch_sequences=4)
     lowered = {
-        "activations": lambda: reading._watched.lower(*batch, activation._heads, mesh),
+        "activations": lambda: reading._watched.lower(
+            *batch, activation._heads(READ.kv_heads), mesh
+        ),
         "loss": lambda: leave_out._loss.lower(*batch, np.ones(3, bool), mesh),
         "gates": lambda: structured_taylor._squared_gradients.lower(
             *batch, "heads", mesh

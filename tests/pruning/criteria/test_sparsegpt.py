@@ -24,7 +24,7 @@ def make_problem(inputs, outputs, *, seed=0, diagonal=False):
 def run(weights, hessian, *, alive=None, pattern="unstructured", sparsity=None):
     """`sparsegpt.prune` on one device, as NumPy arrays."""
     alive = np.ones(weights.shape, bool) if alive is None else alive
-    new, mask = sparsegpt.prune(
+    new, mask, _ = sparsegpt.prune(
         jnp.asarray(weights),
         jnp.asarray(alive),
         jnp.asarray(hessian),

@@ -68,3 +68,59 @@ def test_the_lowest_go_and_of_equals_the_first():
     """A choice that depends on the sort would not reproduce."""
     kept = choosing.highest([[3, 1, 1, 2], [0, 0, 0, 0]], drop=2)
     assert kept.tolist() == [[0, 3], [2, 3]]
+
+
+def test_what_would_change_other_heads_or_is_not_known_before_is_refused():
+    """ALiBi's slopes go by the heads' numbers, windows by the layers'."""
+    bloom = dataclasses.replace(SOURCE, positions=model.Alibi())
+    neo = dataclasses.replace(SOURCE, windows=(None, 5, None, 5, None, 5))
+    for removal, source, message in (
+        ({"what": "heads", "count": 1}, bloom, "ALiBi gives each head a slope"),
+        ({"what": "width", "count": 32}, bloom, "ALiBi gives each head a slope"),
+        ({"what": "layers", "count": 1}, neo, "windows of different widths"),
+    ):
+        with pytest.raises(errors.UserError, match=message):
+            planned(removal, source=source)
+    (named,) = planned({"what": "layers", "indices": [0, 3]}, source=neo)
+    assert named.after.windows == (5, None, None, 5)
+
+
+def test_heads_with_a_width_of_their_own_stay_where_channels_go():
+    """Qwen3's know no n_embd; a Llama's width is a multiple of their number alone."""
+    shared = {"n_embd": 192, "n_head": 6, "n_kv_head": 2, "n_inner": 100}
+    for family, width in (("qwen3", 64), ("llama", 32)):
+        source = model.Config(family=family, head_dim=width, **shared)
+        (only,) = planned({"what": "width", "fraction": 0.3}, source=source)
+        count = {"qwen3": 58, "llama": 60}[family]
+        assert only.drop == {"width": count}
+        assert only.after == dataclasses.replace(
+            source, n_embd=192 - count, head_dim=width
+        )
+        (only,) = planned({"what": "width", "count": 66}, source=source)
+        assert only.after.n_embd == 126
+    with pytest.raises(errors.UserError, match="must be a multiple of the 6 heads"):
+        planned({"what": "width", "count": 65}, source=source)
+    few = dataclasses.replace(source, n_head=5, n_kv_head=5, head_dim=32)
+    (only,) = planned({"what": "width", "fraction": 0.25}, source=few)
+    assert only.after.n_embd == 145
+
+
+def test_what_transformers_could_not_load_is_refused_before_any_training():
+    """GPT-1 has no field for neurons: fewer channels leave too many of them."""
+    first = model.Config(family="openai-gpt", n_layer=2, n_embd=192, n_head=6)
+    message = r"^pruning\.structured\.1: 768 neurons are more than 4 n_embd, 640"
+    removals = {"what": "layers", "count": 1}, {"what": "width", "count": 32}
+    with pytest.raises(errors.UserError, match=message):
+        planned(*removals, source=first)
+    neurons = {"what": "neurons", "count": 128}
+    *_, last = planned(neurons, removals[1], source=first)
+    assert (last.after.n_embd, last.after.mlp_width) == (160, 640)
+
+
+def test_heads_that_share_keys_go_together():
+    """Half of the keys take half of the queries with them."""
+    shared = dataclasses.replace(SOURCE, n_kv_head=2)
+    (only,) = planned({"what": "heads", "count": 1}, source=shared)
+    assert (only.after.n_head, only.after.kv_heads) == (3, 1)
+    (only,) = planned({"what": "width", "count": 96}, source=shared)
+    assert (only.after.n_head, only.after.kv_heads) == (3, 1)

@@ -89,7 +89,7 @@ def test_what_is_left_loads_in_stock_transformers(what, tied, tokens, tmp_path):
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     padding = 0
     if what == "heads":
-        assert convert.padded_heads(new) == 2
+        assert convert.is_padded(new)
         # q, k, v and output, and the biases of the first three.
         padding = config.n_layer * 2 * config.head_width * (4 * config.n_embd + 3)
     assert sum(p.numel() for p in hf.parameters()) == count + padding
