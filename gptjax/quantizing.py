@@ -85,6 +85,7 @@ def quantize(
     pattern: str = "unstructured",
     activation_bits: int | None = None,
     batch_sequences: int = 8,
+    keep: pathlib.Path | None = None,
     progress: bool = False,
 ) -> Quantized:
     """A model with kernels of 4 or 8 bits; its zeros stay exactly 0.
@@ -103,10 +104,13 @@ def quantize(
       sparsity: of each layer, in the end; None: nothing is pruned.
       pattern: or `N:M` in place of a sparsity.
       activation_bits: see `model.Config`.
+      keep: a folder for the blocks that GPTQ has finished: called again, it goes on
+        after the last of them. The caller removes it when it has saved the model.
 
     Raises:
       UserError: bits or a group that cannot be, a text too short, pruning without one,
-        a model whose checkpoint is filled up with zeros.
+        a model whose checkpoint is filled up with zeros, blocks of another model or of
+        other settings in `keep`.
     """
     grid = grids.Grid(bits=bits, group=group)
     if calibration_text is None and (sparsity is not None or pattern != "unstructured"):
@@ -149,10 +153,15 @@ def quantize(
             sparsity=sparsity,
             pattern=pattern,
             batch_sequences=batch_sequences,
+            keep=keep,
             progress=progress,
         )
         params, scales = done.params, done.scales
         how = f"by GPTQ on the first {sequences} x {length} tokens of {source.name}"
+        if resumed := done.report["resumed_blocks"]:
+            how += (
+                f", {resumed} of {loaded.config.n_layer} blocks by an earlier attempt"
+            )
     after, _ = masks.zeros(params, _PRUNABLE)
     return Quantized(
         model=dataclasses.replace(loaded, params=params),
@@ -174,6 +183,7 @@ def _by_gptq(
     sparsity: float | None,
     pattern: str,
     batch_sequences: int,
+    keep: pathlib.Path | None,
     progress: bool,
 ) -> blockwise.Done:
     """A model rounded, and perhaps pruned, block by block.
@@ -207,6 +217,8 @@ def _by_gptq(
         sparsities=sparsities,
         mesh=mesh,
         batch_sequences=batch_sequences,
+        folder=keep,
+        fingerprint=keep and {"weights": convert.digest(loaded.folder)},
         progress=progress,
     )
 

@@ -37,7 +37,7 @@ def test_generate_returns_what_comes_after_each_prompt():
     assert not together[0].startswith("It is")
 
 
-def test_a_run_is_read_from_its_folder(tiny_settings, tmp_path):
+def test_a_run_is_read_from_its_folder(tiny_settings, tmp_path, made_up_times):
     """`run.model`, `.metrics`, `.rounds`, `.summary`: what a notebook asks for."""
     settings = tiny_settings(tmp_path / "run", **{"training.steps": 2})
     overrides = {"pruning.sparsities": [0.5], "pruning.rewind.to": "none"}

@@ -201,6 +201,7 @@ def test_convert_there_and_back_changes_no_byte(run, tmp_path, to):
         assert after[name].tobytes() == tensor.tobytes(), name
 
 
+@pytest.mark.slow
 def test_the_command_trains_without_torch_where_there_is_one(tiny_settings, tmp_path):
     """Its import takes seconds, in which nobody sees anything happen."""
     path = tmp_path / "run.yaml"

@@ -7,6 +7,7 @@ import pytest
 
 import gptjax
 from gptjax import assets, cli, convert, grids, masks, quantizing, tree
+from gptjax.pruning.calibration import finished
 
 RULES = quantizing._PRUNABLE
 TEXT = str(assets.text("shakespeare.valid"))
@@ -75,6 +76,52 @@ def test_the_command_keeps_every_zero_and_tells_what_it_did(
     assert f"bytes      {sizes[0]:,} before, {sizes[1]:,} after" in said
     assert ("by GPTQ on the first 4 x 64 tokens" in said) == ("--calibration" in how)
     assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_gptq_goes_on_after_the_last_finished_block(
+    pruned, tmp_path, capsys, monkeypatch
+):
+    def begun(out, *more):
+        texts = ("--calibration", TEXT, "--sequences", "4", "--context", "64")
+        command = ["quantize", str(pruned), "--out", str(tmp_path / out), *texts]
+        code = cli.main([*command, *more])
+        return code, "".join(capsys.readouterr())
+
+    def interrupt(self, layer, *given):
+        save(self, layer, *given)
+        raise KeyboardInterrupt
+
+    assert begun("whole")[0] == 0
+    save = finished.Finished.save
+    with monkeypatch.context() as patched:
+        patched.setattr(finished.Finished, "save", interrupt)
+        assert begun("small")[0] != 0
+    kept = tmp_path / "small.blocks"
+    files = sorted(path.name for path in kept.iterdir())
+    assert not (tmp_path / "small").exists()
+
+    code, said = begun("small", "--bits", "4")
+    assert code == 1
+    assert f"{kept}: holds blocks pruned with grid" in said
+    assert sorted(path.name for path in kept.iterdir()) == files
+
+    code, said = begun("small")
+    assert code == 0
+    assert "1 of 2 blocks by an earlier attempt" in said
+    assert not kept.exists()
+    whole, resumed = (
+        (tmp_path / name / "model.safetensors").read_bytes()
+        for name in ("whole", "small")
+    )
+    assert whole == resumed
+
+    kept = tmp_path / "other.blocks"
+    kept.mkdir()
+    (kept / "novel.txt").write_text("mine")
+    code, said = begun("other")
+    assert code == 1
+    assert "it holds something else" in said
+    assert (kept / "novel.txt").exists()
 
 
 def test_perplexities_are_those_of_the_folders(pruned, tmp_path, capsys):

@@ -60,12 +60,17 @@ def quantize(
     What it writes has the layout of the `compressed-tensors` library, which gptjax
     reads like any model, and transformers where it is not a GPT or GPT-2, if that
     library is installed. `gptjax convert` makes an ordinary checkpoint of it.
+
+    GPTQ goes through a model block by block; interrupted, the same command goes on
+    after the last one that it finished, which it keeps in OUT.blocks until the end.
     """
     import jax.numpy as jnp
 
     from gptjax import api, convert, quantizing
+    from gptjax.pruning import calibration as calibrating
 
     convert.check_replaceable(out, source=convert.resolve(model))
+    keep = None if calibration is None else out.with_name(out.name + ".blocks")
     before = None
     if text is not None:
         before = api.load(model).perplexity(text, context=context, stride=stride)
@@ -79,9 +84,12 @@ def quantize(
         sparsity=sparsity,
         pattern=pattern,
         activation_bits=activations,
+        keep=keep,
         progress=True,
     )
     made.save(out, dtype=jnp.dtype(dtype))
+    if keep is not None:
+        calibrating.forget(keep)
     shares = "a scale an output" if group is None else f"a scale for {group} inputs"
     sizes = [
         sum(path.stat().st_size for path in convert.weight_files(folder))

@@ -4,6 +4,7 @@
 own.
 """
 
+from gptjax.training import environment as environment
 from gptjax.training import signals as signals
 from gptjax.training.curve import learning_curve as learning_curve
 from gptjax.training.fit import fit as fit

@@ -79,11 +79,13 @@ def _opened(
         is_new = not path.exists()
         training.check_same_run(path, settings, held=("tune", "search.storage"))
         try:
-            return study_lib.Study(settings, parameters)
+            study = study_lib.Study(settings, parameters)
         except errors.UserError:
             if is_new:
                 path.unlink()
             raise
+        training.environment.record(folder)
+        return study
 
 
 def _forget_unbegun(study: study_lib.Study) -> None:

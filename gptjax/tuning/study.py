@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from gptjax import config, errors, files
+from gptjax import config, errors, files, training
 from gptjax.pruning import plan
 from gptjax.tuning import spaces
 
@@ -141,7 +141,8 @@ class Study:
             study_name=self.optuna_study.study_name, storage=self._storage
         )
         shutil.rmtree(self.folder / "trials", ignore_errors=True)
-        for name in ("config.yaml", NAME, JOURNAL, "trials.csv"):
+        own = ("config.yaml", training.environment.NAME, NAME, JOURNAL, "trials.csv")
+        for name in own:
             (self.folder / name).unlink(missing_ok=True)
 
     def next(self) -> Claimed | None:

@@ -98,7 +98,7 @@ def convert_elsewhere(source, target, devices: int) -> dict[str, int]:
         pytest.param(model.Config(), id="498MB", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_checkpoint_is_never_on_the_host_twice(tmp_path, config, devices):
     """Pages of the mapped file, a stacked leaf beside its layers, or a gathered copy
     that an array keeps would each show as another part of the model."""

@@ -134,6 +134,7 @@ def test_heads_that_cannot_be_made_up_are_refused(changes, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_of_such_a_model_leaves_it_as_it_is(tiny_settings, tmp_path):
     """What goes on from the run would else have the heads of zeros to prune."""
     source = tiny_settings("never").model

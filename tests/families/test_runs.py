@@ -78,7 +78,7 @@ SOON = ("llama", "openai-gpt", "bloom", "qwen3")  # of those that differ much
         pytest.param(
             family,
             marks=[
-                *(() if family == "llama" else [pytest.mark.slow]),
+                pytest.mark.slow,
                 *(() if family in SOON else [pytest.mark.very_slow]),
             ],
         )
@@ -123,9 +123,8 @@ def test_gates_and_shared_keys_are_watched(how, source, tmp_path, made_up_times)
     assert (fours.sum(2) <= 2).all()
 
 
-@pytest.mark.parametrize(
-    "family", ["llama", pytest.param("gpt_neox", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 def test_a_family_is_cut_by_what_its_parts_do(family, source, tmp_path, made_up_times):
     """Scores of shared heads and of gated neurons, and the run with what is left."""
     removals = [
@@ -220,6 +219,7 @@ def tags(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_tagger_that_transformers_has_no_class_for_is_kept(tags, source, tmp_path):
     """Told after all training, that would leave nothing of it."""
     run = api.run_training(_settings(source("openai-gpt"), tmp_path / "run", **tags))

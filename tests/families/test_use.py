@@ -27,7 +27,9 @@ def _loaded(family, folder, seed=0, **changes):
     "given",
     [
         {"prefill_chunk_size": 3},
-        {"num_beams": 3, "num_return_sequences": 2},
+        pytest.param(
+            {"num_beams": 3, "num_return_sequences": 2}, marks=pytest.mark.slow
+        ),
         {"repetition_penalty": 1.5},
     ],
     ids=str,

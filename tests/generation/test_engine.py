@@ -116,7 +116,14 @@ def test_a_window_slides_on_request(tiny):
     assert len(both[1]) == 70
 
 
-@pytest.mark.parametrize("ahead", [1, 3, 6])
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        3,
+        pytest.param(6, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "given",
     [
@@ -196,6 +203,7 @@ def test_a_draft_that_cannot_propose_is_refused(tiny):
         engine.with_draft(short).generate(PROMPTS, _options())
 
 
+@pytest.mark.slow
 def test_nothing_compiles_in_steady_state(tiny):
     """Prompts of other lengths, other numbers of them, other values of options."""
     engine, draft = tiny

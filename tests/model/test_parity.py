@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 import safetensors.torch
 import torch
 import transformers
@@ -163,16 +164,33 @@ def test_the_packaged_checkpoint_is_the_one_torch_computes():
     assert_parity(folder, oracle, tokens_BT)
 
 
-@hypothesis.settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    # Shrinking would compile hundreds of models more; small ones come first anyway.
-    phases=[hypothesis.Phase.generate],
-)
+def drawn(max_examples):
+    """The settings of a test of so many configs."""
+    return hypothesis.settings(
+        max_examples=max_examples,
+        deadline=None,
+        derandomize=True,
+        # Shrinking would compile hundreds of models more; small ones come first anyway.
+        phases=[hypothesis.Phase.generate],
+    )
+
+
+@drawn(10)
 @hypothesis.given(hf_config=configs(), seed=st.integers(0, 2**31), data=st.data())
 def test_logits_and_gradients_are_those_of_torch(hf_config, seed, data):
     """Any field of the config that is read wrongly or not at all shows here."""
+    assert_drawn_parity(hf_config, seed, data)
+
+
+@pytest.mark.slow
+@drawn(30)
+@hypothesis.given(hf_config=configs(), seed=st.integers(0, 2**31), data=st.data())
+def test_more_logits_and_gradients_are_those_of_torch(hf_config, seed, data):
+    """Other configs than those above: what is drawn depends on a test's name, too."""
+    assert_drawn_parity(hf_config, seed, data)
+
+
+def assert_drawn_parity(hf_config, seed, data):
     length = data.draw(st.integers(2, hf_config.n_positions), label="tokens")
     tokens_BT = np.random.default_rng(seed).integers(
         hf_config.vocab_size, size=(2, length)

@@ -77,6 +77,7 @@ def test_every_row_is_a_method_at_a_sparsity_with_a_seed(
     assert int(row["bytes_zipped"]) == control["bytes_zipped"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on(
     tiny_settings, tmp_path, made_up_times, stop_at
 ):

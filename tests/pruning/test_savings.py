@@ -125,6 +125,7 @@ def measured(tiny_settings, tmp_path):
     return measure
 
 
+@pytest.mark.slow
 def test_masked_and_removed_are_timed_beside_the_dense_model(measured):
     """The report's three times come from here, and from one compiled step."""
     figures, trainer = measured(TINY, 0.5)

@@ -95,6 +95,7 @@ def test_gradients_are_those_of_the_papers_steps(oracle, settings):
         )
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_change_nothing(oracle):
     """Each sequence moves by its own gradient, whatever the loss is scaled by."""
     _, gpt, params, tokens_BT = oracle

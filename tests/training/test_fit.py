@@ -52,6 +52,7 @@ def test_a_run_stopped_by_a_signal_ends_bit_for_bit_as_the_unbroken_one(
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_one_mesh_resumes_on_another(tiny_settings, tmp_path, stop_at):
     """Slices come and go in other sizes; the run should not care."""
     training.train(tiny_settings(tmp_path / "whole"))

@@ -64,6 +64,7 @@ def settings(tiny_settings, tiny_model, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_answers_are_learnt_and_stock_transformers_gives_them(settings, tmp_path):
     """The whole way: chats, training, evaluation, export with its template, answers."""
     more = {"training.steps": 60, "training.log_every_steps": 60}

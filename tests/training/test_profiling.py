@@ -195,6 +195,7 @@ def test_the_option_becomes_overrides_and_bad_ones_are_told(tmp_path, capsys):
     assert "training.profile.steps: got '5..4'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_metrics_tell_utilization_where_the_peak_is_known(
     tiny_settings, tmp_path, monkeypatch
 ):

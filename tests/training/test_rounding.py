@@ -60,6 +60,7 @@ def test_what_settles_is_what_the_loss_saw():
         jax.tree.map(np.testing.assert_array_equal, settled, nearest)
 
 
+@pytest.mark.slow
 def test_a_pruned_run_on_a_grid_keeps_its_zeros_and_its_codes(
     tiny_settings, tmp_path, made_up_times
 ):

@@ -174,6 +174,7 @@ def settings(tiny_settings, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_a_tagger_learns_and_stock_transformers_agrees(settings, tmp_path):
     """The whole way: words, tags, training, evaluation, export, import, use."""
     more = {"training.steps": 40, "task.class_weights": "balanced"}

@@ -127,6 +127,7 @@ def test_what_a_search_leaves(search_settings, tmp_path, made_up_runs, monkeypat
     html = (out / "report" / "report.html").read_text()
     assert html.count("<svg") >= 3
     assert "Search for settings" in html
+    assert "Versions of packages" in html
     for stem in ("history", "slices", "evaluations"):
         assert f"({stem}.png)" in page
         assert (out / "report" / f"{stem}.png").stat().st_size > 5000

@@ -31,7 +31,8 @@ class Finished:
           settings: what the blocks depend on, for JSON.
 
         Raises:
-          UserError: it holds blocks that were pruned with other settings.
+          UserError: it holds blocks that were pruned with other settings, or what is
+            no block and would go with the folder.
         """
         self.folder = folder
         path = folder / _SETTINGS
@@ -44,6 +45,10 @@ class Finished:
                         f"{folder}: holds blocks pruned with {key} {before.get(key)}, "
                         f"not {settings.get(key)}; remove the folder to start anew"
                     )
+        elif folder.exists() and any(p.suffix != ".part" for p in folder.iterdir()):
+            raise errors.UserError(
+                f"{folder}: finished blocks are kept there, and it holds something else"
+            )
         sharding.sync(f"{folder} compared")
         if jax.process_index() == 0:
             files.write_json(path, settings)

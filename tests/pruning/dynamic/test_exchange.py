@@ -70,6 +70,7 @@ def by_the_paper(mask, weight, growth, k):
     return new
 
 
+@pytest.mark.slow
 def test_rigl_drops_and_grows_what_algorithm_1_says(whole, flatten, tmp_path):
     """The counts, the candidates and the gradient are each easily another's."""
     done, _ = whole("rigl", **RIGL)

@@ -47,7 +47,10 @@ def test_the_sparsity_is_that_of_the_cubic_schedule():
     assert asked.sparsity(50) == 0.9
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "taylor", "movement"])
+@pytest.mark.parametrize(
+    "criterion",
+    ["magnitude", "taylor", pytest.param("movement", marks=pytest.mark.slow)],
+)
 def test_a_phase_prunes_the_lowest_scores_in_time(whole, flatten, criterion):
     """Each criterion reads another thing, from the state as it was at that step."""
     done, folder = whole(criterion, **GRADUAL, **{"pruning.criterion": criterion})

@@ -40,6 +40,7 @@ def assert_loads_in_stock(folder, config, params):
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_a_run_cuts_trains_and_says_so(tiny_settings, tmp_path):
     """Reports, models and the export must all tell the same story."""
     settings = tiny_settings(tmp_path, **ROUNDS)
