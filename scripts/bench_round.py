@@ -184,13 +184,14 @@ def _step(settings: config.Run) -> tuple[Callable[[], None], int]:
     with contextlib.closing(data.prefetch(trainer.batches(0), places)) as stream:
         batch, _ = next(iter(stream))
     key = trainer.stream_key(0)
-    compiled = trainer.train_step.lower(current, batch, key).compile()
-    stated = compiled.memory_analysis()
+    lowered = trainer.train_step.lower(current, batch, key)
+    stated = lowered.compile().memory_analysis()
 
     def run():
         nonlocal current
-        current, _ = jax.block_until_ready(compiled(current, batch, key))
+        current, _ = jax.block_until_ready(trainer.train_step(current, batch, key))
 
+    run()
     return run, stated.argument_size_in_bytes + stated.temp_size_in_bytes
 
 

@@ -109,7 +109,7 @@ def _table(figures: dict) -> str:
         perplexity = f"{row['perplexity']:.2f}"
         rows.append([name, f"{row['parameters']:,}", perplexity, *times])
     protocol = figures["dense"]["protocol"]
-    return f"{page.table(titles, rows)}\nperplexity: {protocol}"
+    return f"{page.Table(titles, rows).markdown()}\nperplexity: {protocol}"
 
 
 def _ratio(row: dict, what: str) -> benching.Figures:

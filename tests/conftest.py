@@ -10,10 +10,10 @@ import sys
 
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         # Tests compile much and compute little: a quarter of their time.
         "--xla_backend_optimization_level=0",
+        os.environ.get("XLA_FLAGS", ""),
     ]
 )
 os.environ["JAX_PLATFORMS"] = "cpu"

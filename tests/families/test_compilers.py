@@ -10,17 +10,10 @@ from gptjax import config
 from gptjax.convert import hf_config
 from gptjax.planning import compiling, planner
 
-SOON = ("llama",)  # the planner's tests compile a GPT-2
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param(each, marks=() if each in SOON else pytest.mark.very_slow)
-        for each in stock.FAMILIES
-    ],
-)
+@pytest.mark.very_slow  # the planner's tests compile a GPT-2
+@pytest.mark.parametrize("family", stock.FAMILIES)
 def test_a_family_trains_on_v5e_4x4(family, tmp_path):
     """Rules that no mesh accepts, or kernels that a field rules out, show there."""
     if (lacking := compiling.missing("tpu")) is not None:

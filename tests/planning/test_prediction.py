@@ -120,6 +120,7 @@ def test_split_sequences_send_what_is_predicted(data, fsdp, tensor, context):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_two_processes_send_what_one_would(two_processes):
     """Where the devices belong to several hosts, each compiles the same program."""
     code = f"""

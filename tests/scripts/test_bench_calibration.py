@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+@pytest.mark.parametrize(
+    "criterion", [pytest.param("wanda", marks=pytest.mark.very_slow), "sparsegpt"]
+)
 def test_two_blocks_of_xl_take_no_more_than_a_fifth_of_xl_beside_their_weights(
     criterion, tmp_path
 ):

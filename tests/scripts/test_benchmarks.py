@@ -37,6 +37,7 @@ def _run(name, folder, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_bench_step_trains_as_pytorch_does(tmp_path):
     """A loss of another task, or weights never held, would make the ratios idle."""
     found, last = _run("step", tmp_path)
@@ -109,6 +110,7 @@ def test_bench_start_finds_a_warm_start_quicker_than_a_cold_one(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_bench_data_finds_that_the_data_keep_up_with_the_step(tmp_path):
     """A step that waits for its batch wastes the device; ten times is ample."""
     found, last = _run("data", tmp_path)
@@ -119,6 +121,7 @@ def test_bench_data_finds_that_the_data_keep_up_with_the_step(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_bench_structured_measures_what_was_cut(tmp_path):
     """A removal that removed nothing would be the dense model again."""
     found, last = _run("structured", tmp_path)
@@ -152,6 +155,7 @@ def test_bench_quantize_reads_back_what_it_wrote(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_bench_server_asks_both_servers(tmp_path):
     """A server that answers with nothing would be the quickest."""
     found, last = _run("server", tmp_path)
@@ -186,6 +190,7 @@ def test_bench_teacher_tells_what_is_kept(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_bench_classify_puts_a_regression_beside(tmp_path):
     """On texts that words tell apart, the regression is right about all."""
     rows = "".join(f"{'ab'[n % 2]},{['sun', 'joy'][n % 2]} {n}\n" for n in range(80))
@@ -198,6 +203,7 @@ def test_bench_classify_puts_a_regression_beside(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_bench_lm_eval_answers_what_the_harness_answers(tmp_path):
     """A ratio of two that answer differently is none."""
     found, last = _run("lm_eval", tmp_path)

@@ -122,6 +122,7 @@ def test_an_interrupted_adapter_ends_as_the_unbroken_one(
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_heads_learn_with_their_adapter(tiny_settings, tmp_path):
     """They are all that a language model has not: labels come with the adapter."""
     rows = "".join(f"{'xy'[n % 2]},{'ab'[n % 2] * 3}\n" for n in range(64))

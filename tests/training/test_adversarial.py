@@ -196,6 +196,7 @@ def test_what_does_nothing_is_refused(tiny_settings, tmp_path, overrides, wanted
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_run_that_stops_goes_on_with_the_same_moves(tiny_settings, tmp_path, stop_at):
     """They depend on the seed and the step alone."""
     plain = {

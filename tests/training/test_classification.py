@@ -196,6 +196,7 @@ def test_a_classifier_learns_and_stock_transformers_agrees(settings, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_trained_classifier_is_trained_on(settings, tmp_path):
     """With its labels; a classifier of another name is a new one."""
     first = training.train(settings(tmp_path / "a", **{"training.steps": 30}))
@@ -236,6 +237,7 @@ def test_meshes_and_accumulation_change_nothing(settings, tmp_path, overrides):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_stopped_run_ends_where_the_unbroken_one_does(settings, tmp_path, stop_at):
     """The place in the stream of texts is a part of the state."""
     plain = {"training.steps": 8, "training.checkpoint_every_steps": 1}

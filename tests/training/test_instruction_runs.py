@@ -234,6 +234,7 @@ def test_meshes_and_accumulation_change_no_loss(settings, tmp_path, overrides):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_stopped_run_ends_where_the_unbroken_one_does(settings, tmp_path, stop_at):
     """The place in the stream of packed examples is a part of the state."""
     plain = {"training.steps": 8, "training.checkpoint_every_steps": 1}

@@ -106,6 +106,7 @@ def test_all_tasks_are_learnt_and_exported(settings, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_stopped_mixture_ends_where_the_unbroken_one_does(
     settings, tmp_path, stop_at
 ):
@@ -123,7 +124,10 @@ def test_a_stopped_mixture_ends_where_the_unbroken_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("main", ["classification", "language"])
+@pytest.mark.parametrize(
+    "main",
+    [pytest.param("classification", marks=pytest.mark.very_slow), "language"],
+)
 def test_rounds_keep_zeros_and_all_heads(settings, tmp_path, made_up_times, main):
     """Rounds are read again, and a Hugging Face folder has room for one head."""
     own = {

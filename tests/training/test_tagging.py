@@ -200,6 +200,7 @@ def test_a_tagger_learns_and_stock_transformers_agrees(settings, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_pruned_tagger_keeps_its_zeros(settings, tmp_path, made_up_times):
     run = api.run_pruning(
         settings(tmp_path / "run", **{"training.steps": 5, "pruning.sparsities": [0.8]})

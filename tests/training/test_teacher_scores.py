@@ -227,6 +227,7 @@ def test_rounds_learn_from_what_is_kept(tiny_settings, tmp_path, made_up_times):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_stopped_run_with_kept_scores_ends_where_the_unbroken_one_does(
     tiny_settings, tmp_path, stop_at, made_up_times
 ):
@@ -254,6 +255,7 @@ def test_a_stopped_run_with_kept_scores_ends_where_the_unbroken_one_does(
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_structured_rounds_and_training_share_a_folder_of_scores(
     tiny_settings, tmp_path, made_up_times
 ):

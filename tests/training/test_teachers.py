@@ -32,6 +32,7 @@ def test_rounds_learn_from_the_dense_model(tiny_settings, tmp_path, made_up_time
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_stopped_taught_run_ends_where_the_unbroken_one_does(
     tiny_settings, tmp_path, stop_at, made_up_times
 ):

@@ -227,6 +227,7 @@ def test_nothing_to_search_is_told(tiny_settings, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_search_that_was_stopped_ends_as_an_unbroken_one(
     search_settings, tmp_path, stop_at
 ):

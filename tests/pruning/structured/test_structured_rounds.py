@@ -128,6 +128,7 @@ def test_a_choice_is_of_the_lowest_scores_on_the_calibration_text(
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.usefixtures("unmeasured")
 def test_a_run_interrupted_in_every_round_ends_as_the_unbroken_one(
     tiny_settings, tmp_path, stop_at
