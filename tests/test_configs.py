@@ -14,7 +14,7 @@ CURVE = next(path for path in CONFIGS if path.stem == "curve")
 RUNS = [path for path in CONFIGS if path not in (*COMPARISONS, CURVE)]
 # A kind of run each; the others differ in sizes.
 SOON = (
-    *("adversarial", "classify", "gpt2_prune", "gpt2_prune_teacher", "gpt2_structured"),
+    *("adversarial", "classify", "gpt2_prune", "gpt2_structured"),
     *("instructions", "lora", "quantized", "several", "tagging", "tune_layers"),
 )
 
