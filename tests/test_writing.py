@@ -263,6 +263,7 @@ def test_ids_and_seeds_may_be_of_any_integers(own):
     assert own.generate([ids], seed=np.array([3]), **how) == expected
 
 
+@pytest.mark.slow
 def test_a_draft_reaches_as_far_as_it_is_needed(own, child, tmp_path):
     """Rounded up to a power of two, what it has to read would seem too long for it."""
     loaded = gptjax.load(child)

@@ -141,6 +141,7 @@ def test_masked_and_removed_are_timed_beside_the_dense_model(measured):
     assert trainer.compilations == 1
 
 
+@pytest.mark.slow
 def test_all_models_of_a_run_take_turns_with_one_compiled_step(measured):
     """A program for each round, or the last one's time for all, would be no measure."""
     figures, trainer = measured(TINY, 0.8, 0.5)
@@ -155,6 +156,7 @@ def test_all_models_of_a_run_take_turns_with_one_compiled_step(measured):
     assert trainer.compilations == 1
 
 
+@pytest.mark.slow
 def test_a_model_that_was_cut_is_timed_itself(measured):
     """Its own shape against the source's; a reference would say less."""
     cut = dataclasses.replace(TINY, n_layer=1, n_inner=8)

@@ -86,6 +86,7 @@ def test_a_one_shot_run_prunes_the_model_as_it_comes(
     assert done.compilations == 0
 
 
+@pytest.mark.slow
 def test_a_gradual_run_interrupted_ends_as_the_unbroken_one(
     tiny_settings, tmp_path, unmeasured, stop_at
 ):

@@ -126,6 +126,7 @@ def test_a_row_without_a_class_counts_for_nothing(oracle):
     assert loss(0) == (0.0, 0)
 
 
+@pytest.mark.slow
 def test_the_language_loss_is_added_at_its_weight(oracle):
     """Each of the two is a mean of its own."""
     _, folder, tokens_BT, classes_B = oracle
@@ -211,16 +212,13 @@ def test_a_trained_classifier_is_trained_on(settings, tmp_path):
         training.train(settings(tmp_path / "d", **new))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(
-            {"mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2}, marks=pytest.mark.slow
-        ),
+        {"mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2},
         {"training.accumulation_steps": 2},
-        pytest.param(
-            {"mesh.fsdp": 1, "mesh.data": 4, "mesh.context": 2}, marks=pytest.mark.slow
-        ),
+        {"mesh.fsdp": 1, "mesh.data": 4, "mesh.context": 2},
     ],
 )
 def test_meshes_and_accumulation_change_nothing(settings, tmp_path, overrides):

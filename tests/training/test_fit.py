@@ -121,6 +121,7 @@ def test_a_folder_that_holds_another_run_is_refused(tiny_settings, tmp_path):
         training.train(tiny_settings(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_text_trains_all_the_same(tiny_settings, tmp_path):
     """Perplexity is then left out, not invented."""
     done = training.train(

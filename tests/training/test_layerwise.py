@@ -53,6 +53,7 @@ def test_layers_thaw_from_the_top(step, learning):
     ].all()
 
 
+@pytest.mark.slow
 def test_frozen_layers_are_those_that_came(tiny_settings, tmp_path):
     """Weight decay moves a weight without any gradient."""
     settings = tiny_settings(

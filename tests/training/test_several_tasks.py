@@ -38,6 +38,7 @@ def settings(labelled_settings, tiny_settings, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_a_step_is_that_of_the_task_of_its_batch():
     """Its loss and its gradients, times its weight; the other heads' are 0."""
     gpt = model.Config(

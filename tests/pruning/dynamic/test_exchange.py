@@ -95,6 +95,7 @@ def test_rigl_drops_and_grows_what_algorithm_1_says(whole, flatten, tmp_path):
     assert moved > 50
 
 
+@pytest.mark.slow
 def test_set_drops_the_smallest_and_grows_at_random(whole, flatten):
     """zeta stays what it is; the random choice must be anew at each exchange."""
     done, _ = whole("set", **SET)

@@ -80,6 +80,7 @@ def test_a_run_cuts_trains_and_says_so(tiny_settings, tmp_path):
     assert done.summary["structured"]["before"]["neurons"] == source.mlp_width
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_a_choice_is_of_the_lowest_scores_on_the_calibration_text(
     tiny_settings, tmp_path, capsys
@@ -157,6 +158,7 @@ def test_a_run_interrupted_in_every_round_ends_as_the_unbroken_one(
     assert structured.run(broken).compilations == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_masks_are_cut_along_and_held(tiny_settings, tmp_path):
     """Fine-tuning would else revive what an earlier run had pruned."""
