@@ -65,7 +65,8 @@ def _slices(
     down = -(-len(results.keys) // across)
     with pictures.picture(stem, width=1.2 + 3.4 * across, height=3.4 * down) as drawn:
         plots = drawn.subplots(down, across, squeeze=False, sharey=True).flat
-        for plot, parameter in zip(plots, study.parameters, strict=False):
+        # In this order: the plot that finds no parameter must be left in `plots`.
+        for parameter, plot in zip(study.parameters, plots, strict=False):
             xs = {id(row): row["values"][parameter.key] for row in results.rows}
             if parameter.space.choices is not None:
                 xs = {row: results_lib.text(x) for row, x in xs.items()}
